@@ -1,4 +1,4 @@
-"""The library that web pages load: under its plain name for an hour, under the name of its content for ever."""
+"""Routes that serve the browser library: cached for an hour as ``segue.js``, permanently under its content hash."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CACHE_IMMUTABLE: Final = "public, max-age=31536000, immutable"
 _GZIP_LEVEL: Final = 9
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "JavaScript.", "content": {"text/javascript": {"schema": {"type": "string"}}}},
-    304: {"description": "It still is what If-None-Match names."},
+    304: {"description": "Not modified: If-None-Match names the current version."},
 }
 
 
@@ -35,11 +35,11 @@ def add_browser_library_routes(app: FastAPI) -> None:
         "schema": {"type": "string", "title": "Version"},
     }
     for path, endpoint, summary, parameters in (
-        ("/segue.js", get_browser_library, "The library that web pages load", []),
+        ("/segue.js", get_browser_library, "Get the browser library", []),
         (
             "/segue-{version}.js",
             get_browser_library_version,
-            "The same, which never changes under this name",
+            "Get one version of the browser library",
             [version],
         ),
     ):
@@ -66,13 +66,13 @@ async def get_browser_library(request: Request) -> Response:
 async def get_browser_library_version(request: Request) -> Response:
     library = snippet()
     if request.path_params["version"] != library.version:
-        raise NotFound("This server has another version of the library; /segue.js is the one it has.")
+        raise NotFound("This server has another version of the library. Load /segue.js instead.")
     return _build_response(request, library, _CACHE_IMMUTABLE)
 
 
 def _build_response(request: Request, library: Snippet, cache_control: str) -> Response:
     is_gzip = _accepts_gzip(request.headers.get("accept-encoding", ""))
-    # The two forms are not the same bytes, so a strong tag must not be the same either.
+    # A strong ETag identifies bytes, so the compressed form needs one of its own.
     tag = f'"{library.version}{"-gzip" if is_gzip else ""}"'
     headers = {
         "etag": tag,
@@ -91,7 +91,7 @@ def _build_response(request: Request, library: Snippet, cache_control: str) -> R
 
 
 def _accepts_gzip(accept_encoding: str) -> bool:
-    """As RFC 9110 has it: ``q=0`` forbids, ``*`` stands for what is not named."""
+    """Evaluate Accept-Encoding (RFC 9110): ``q=0`` forbids a coding, ``*`` matches every other one."""
     weights: dict[str, bool] = {}
     for coding in accept_encoding.lower().split(","):
         name, _, weight = coding.replace(" ", "").partition(";q=")

@@ -1,4 +1,4 @@
-"""Figures of channels by day: files of them in, rows and totals out. They belong to nobody, and make no customer."""
+"""Routes for daily metrics of channels: upload a file, list rows and totals. Metrics belong to no customer."""
 
 from __future__ import annotations
 
@@ -33,20 +33,22 @@ _NO_NUL: Final = r"^[^\x00]*$"
 MetricFormatKey = StrEnum("MetricFormatKey", {key: key for key in METRIC_FORMATS})  # type: ignore[misc]  # the modules that there are
 
 Kind = Annotated[
-    MetricFormatKey, Query(description="Of the file; `GET /v1/channel-metrics/formats` says where each comes from.")
+    MetricFormatKey, Query(description="Format of the file; `GET /v1/channel-metrics/formats` lists them.")
 ]
-OfSource = Annotated[str, Query(description="Source that the figures are of.", pattern=KEY_PATTERN, max_length=64)]
+OfSource = Annotated[
+    str, Query(description="Key of the source that the metrics belong to.", pattern=KEY_PATTERN, max_length=64)
+]
 Subject = Annotated[
-    str, Query(description="Page, post or keyword, where the file does not say it.", max_length=255, pattern=_NO_NUL)
+    str, Query(description="Page, post or keyword of rows that do not name one.", max_length=255, pattern=_NO_NUL)
 ]
-OnDay = Annotated[date | None, Query(description="Of figures for which the file names no day.")]
+OnDay = Annotated[date | None, Query(description="Day of rows that do not name one.")]
 Dates = Annotated[
     Literal["dmy", "mdy"] | None,
-    Query(description="How `03/04/2026` is meant, where no date of the file settles it; without it, such are refused."),
+    Query(description="Order of day and month in ambiguous dates such as `03/04/2026`. Default: refuse them."),
 ]
-Filter = Annotated[str | None, Query(description="Only these.", max_length=255, pattern=_NO_NUL)]
+Filter = Annotated[str | None, Query(description="Only rows with this value.", max_length=255, pattern=_NO_NUL)]
 From = Annotated[date, Query(alias="from", description="First day.")]
-To = Annotated[date, Query(description="Last day, included.")]
+To = Annotated[date, Query(description="Last day, inclusive.")]
 
 
 def add_channel_metric_routes(app: FastAPI) -> None:
@@ -56,7 +58,7 @@ def add_channel_metric_routes(app: FastAPI) -> None:
             "POST",
             store_channel_metrics,
             MetricsStoredOut,
-            "Take a file of figures in",
+            "Upload a file of metrics",
             _FILE_BODY,
         ),
         (
@@ -64,7 +66,7 @@ def add_channel_metric_routes(app: FastAPI) -> None:
             "GET",
             list_channel_metrics,
             ChannelMetricsOut,
-            "Figures of channels, and totals by day",
+            "List metrics and daily totals",
             None,
         ),
         (
@@ -72,7 +74,7 @@ def add_channel_metric_routes(app: FastAPI) -> None:
             "GET",
             list_channel_metric_formats,
             MetricFormatsOut,
-            "The kinds of files",
+            "List file formats",
             None,
         ),
     ):
@@ -106,8 +108,10 @@ _FILE_BODY: Final = {
 async def store_channel_metrics(
     request: Request, kind: Kind, source: OfSource, subject: Subject = "", day: OnDay = None, dates: Dates = None
 ) -> Response:
-    """The body is the file, whatever its content type; it may be gzip. What is there already is not stored again, a
-    value that differs takes the place of the old one, and rows that are no figures are told with their line.
+    """Store the metrics of a file. The body is the file with any content type, optionally gzip.
+
+    Rows that exist are not stored twice, and a changed value replaces the old one. Unreadable rows are reported with
+    their line number.
     """
     services = get_services(request)
     if source not in services.registry.access.current.sources:
@@ -120,7 +124,7 @@ async def store_channel_metrics(
     try:
         metrics = await asyncio.to_thread(METRIC_FORMATS[kind].parse_file, body, defaults)
     except Unreadable as error:
-        raise InvalidBody(f"This is no file of kind {kind}: {error}.") from None
+        raise InvalidBody(f"The body is not a file of kind {kind}: {error}.") from None
     stored = await MetricStore(services.pool).store(source, kind, metrics, services.clock.now())
     days = [metric.day for metric in metrics]
     return json_response(
@@ -183,7 +187,7 @@ async def list_channel_metric_formats() -> Response:
 
 
 def _read_page_start(cursor: Cursor | None) -> Place:
-    """Raises :class:`BadRequest` for a cursor that is not of this list."""
+    """Return the place after the cursor. Raise :class:`BadRequest` if another list issued it."""
     if cursor is None:
         return BEFORE_ALL
     day, *rest = map(str, cursor.place)
@@ -191,7 +195,7 @@ def _read_page_start(cursor: Cursor | None) -> Place:
         channel, metric, subject, source, kind = rest
         return date.fromisoformat(day), channel, metric, subject, source, kind
     except ValueError:
-        raise BadRequest("The cursor is not one of this list.") from None
+        raise BadRequest("The cursor belongs to another list.") from None
 
 
 def _render_metric(metric: DailyMetric) -> dict[str, Any]:

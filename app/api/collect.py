@@ -1,6 +1,7 @@
-"""Collecting messages: the routes that Segment's SDKs know.
+"""Routes that Segment's SDKs send messages to.
 
-Each request goes the same way: body within bounds, inflated, taken apart, key, messages, one flush, receipt.
+Every request takes the same steps: read the bounded body, decompress it, parse the envelope, authenticate the write
+key, submit the messages, and answer with a receipt after the flush.
 """
 
 from __future__ import annotations
@@ -49,21 +50,21 @@ SHORT_ROUTES: Final = {
     "batch": "b",
 }
 ROUTES: Final = ("track", "batch", "identify", "page", "screen", "group", "alias", "import")
-"""Tried in this order, so the busiest come first."""
+"""Message routes, busiest first: the router tries them in this order."""
 OPEN_PATHS: Final = frozenset(
     f"/v1/{name}{slash}" for name in (*ROUTES, *SHORT_ROUTES.values(), "m") for slash in ("", "/")
 )
 OPEN_PREFIXES: Final = ("/v1/projects/",)
 
 _SUMMARIES: Final = {
-    "track": "Something a customer did",
-    "identify": "Who a customer is: links ids, sets traits",
-    "page": "A page was viewed",
-    "screen": "A screen of an app was viewed",
-    "group": "A customer belongs to a company or team",
-    "alias": "Two user ids are one person",
-    "batch": "Many messages at once",
-    "import": "Many messages of the past at once",
+    "track": "Record an event",
+    "identify": "Link ids and set traits",
+    "page": "Record a page view",
+    "screen": "Record a screen view",
+    "group": "Add a customer to a group",
+    "alias": "Merge two user ids",
+    "batch": "Send a batch of messages",
+    "import": "Import historical messages",
 }
 _HOST_PATTERN: Final = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")
 
@@ -81,7 +82,8 @@ def add_collect_routes(app: FastAPI) -> None:
         get_sdk_settings,
         documented=True,
         operation_id="get_sdk_settings",
-        summary="Settings that a browser SDK asks for before it sends",
+        summary="Get the settings of a browser SDK",
+        description="analytics-next requests these settings before it sends messages.",
         response_model=SettingsOut,
         responses=describe_problems(404, 429, 503),
         openapi_extra={
@@ -110,9 +112,9 @@ def _add_collect_route(app: FastAPI, name: str, route: str, documented: bool) ->
         documented,
         operation_id=f"collect_{route}",
         summary=_SUMMARIES[route],
-        description=(f"`/v1/{SHORT_ROUTES[route]}` is the same. " if route in SHORT_ROUTES else "")
-        + "The body may be gzip and of any content type. The answer comes after COMMIT: what was accepted is durable "
-        "and the customer's stages and segments reflect it.",
+        description="The body may be gzip and have any content type. Segue answers after COMMIT: accepted messages are "
+        "durable, and the customer's stages and segments reflect them."
+        + (f" `/v1/{SHORT_ROUTES[route]}` is an alias." if route in SHORT_ROUTES else ""),
         response_model=ReceiptOut,
         responses=COLLECT_PROBLEMS,
         dependencies=[Security(WriteKey())],
@@ -158,10 +160,10 @@ def create_collect_handler(route: str) -> Handler:
 async def authenticate_and_submit(
     request: Request, envelope: Envelope, size_bytes: int, received_at: int | None = None
 ) -> Receipt:
-    """Authenticate the write key and submit: what every format does once its body is an envelope.
+    """Authenticate the write key of a parsed envelope and submit its messages.
 
-    ``size_bytes`` as inflated; ``received_at`` is the instant as of which the envelope was read, if reading took one.
-    Raises :class:`Overloaded` and what :func:`authenticate` does; then nothing was stored.
+    ``size_bytes`` is the decompressed size. ``received_at`` is the instant that the parser used, if it needed one.
+    Raise :class:`Overloaded` or an error of :func:`authenticate`; nothing is stored then.
     """
     grant = await authenticate(request, envelope.write_key)
     received_at = received_at or get_services(request).clock.now()
@@ -169,9 +171,9 @@ async def authenticate_and_submit(
 
 
 async def authenticate(request: Request, body_key: str | None) -> WriteKeyGrant:
-    """Return what the request's write key allows: the key of the header, of the body (``body_key``) or of the query.
+    """Return the grant of the first valid write key: from the header, the body (``body_key``) or the query.
 
-    The first key that the workspace knows wins. Raises what :func:`app.http.write_keys.authenticate_write_key` does.
+    Raise the errors of :func:`app.http.write_keys.authenticate_write_key`.
     """
     keys = (_read_authorization_key(request), body_key, request.query_params.get("writeKey"))
     return (await authenticate_write_key(request, get_services(request), *keys))[1]
@@ -180,7 +182,7 @@ async def authenticate(request: Request, body_key: str | None) -> WriteKeyGrant:
 async def submit_envelope(
     request: Request, source: SourceView, envelope: Envelope, size_bytes: int, received_at: int
 ) -> Receipt:
-    """Submit an envelope of an authenticated source. Raises :class:`Overloaded`."""
+    """Submit an envelope of an authenticated source. Raise :class:`Overloaded` if the queue is full."""
     services = get_services(request)
     peer = read_client_info(request, services.settings)
     return await services.ingest.submit(
@@ -189,7 +191,7 @@ async def submit_envelope(
 
 
 def _read_authorization_key(request: Request) -> str | None:
-    """From ``Basic base64(key:)``, with or without the colon, or ``Bearer key``."""
+    """Return the key of ``Basic base64(key:)``, with or without the colon, or of ``Bearer key``."""
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()
@@ -223,7 +225,7 @@ def encode_receipt(receipt: Receipt) -> bytes:
 
 
 def render_rejection(rejection: Any) -> dict[str, Any]:
-    """Of a rejection or a warning. An id may have been refused for characters that no answer can hold."""
+    """Return a rejection or warning as JSON. Replace characters that JSON cannot encode: the id may be the reason."""
     message_id = rejection.message_id
     if message_id is not None:
         message_id = message_id.encode("utf-8", "replace").decode()
@@ -236,13 +238,13 @@ def render_rejection(rejection: Any) -> dict[str, Any]:
 
 
 async def ignore_metrics(request: Request) -> Response:
-    """Browser SDKs report on themselves; nothing is kept of it."""
+    """Accept and discard the metrics that browser SDKs report about themselves."""
     await read_body(request, get_services(request).settings.limits.body_bytes_max)
     return json_response({"success": True})
 
 
 async def get_sdk_settings(request: Request) -> Response:
-    """What analytics-next needs to start: only with the key ``Segment.io`` does it take the page's own host."""
+    """Return what analytics-next needs to start. It uses this host only if the integration is named ``Segment.io``."""
     key = request.path_params["write_key"]
     if await get_services(request).registry.access.find_source(key) is None:
         raise NotFound("There is no such write key.")

@@ -1,4 +1,4 @@
-"""Setting up a tool as a source: which kinds there are, the secret, and a trial that stores nothing."""
+"""Routes that set up a tool as a source: kinds of connectors, webhook secrets, dry runs."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from app.touchpoint import Message
 
 SDK: Final = "sdk"
 _COMMON_OPTIONS: Final = {
-    "url": "The webhook's address as the tool calls it; needed where a proxy changes it and the tool signs it.",
-    "text": "Where people's free text goes: private (the default: no rule reads it), property, or none.",
-    "estimate": "on: how texts of customers sound, in properties.estimate; needs segue[estimates]. Off by default.",
+    "url": "The webhook's URL as the tool calls it. Set it if the tool signs the URL and a proxy changes it.",
+    "text": "Where free text of customers is stored: private (default; no rule can read it), property, or none.",
+    "estimate": "on: estimate the sentiment of texts as properties.estimate; needs segue[estimates]. Default: off.",
 }
 _SDK_SAMPLE: Final = (
     '{"type":"track","event":"Order Completed","userId":"user-1","properties":{"total":42.5},"messageId":"m-1"}'
@@ -42,7 +42,7 @@ _TOKEN_BYTES: Final = 24
 _DROPPED_HEADERS: Final = ("authorization", "cookie", "host", "content-length")
 
 SourceKey = Annotated[
-    str, Path(description="Key of a source whose kind is a tool.", pattern=KEY_PATTERN, max_length=64)
+    str, Path(description="Key of a source whose kind is a connector.", pattern=KEY_PATTERN, max_length=64)
 ]
 
 
@@ -51,7 +51,7 @@ def add_connector_routes(app: FastAPI) -> None:
     sample: dict[str, Any] = {
         "requestBody": {
             "required": False,
-            "description": "A body as the tool would send it; empty: the documented sample of the kind.",
+            "description": "A body as the tool would send it. Without a body the sample of the connector is used.",
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         }
     }
@@ -64,9 +64,9 @@ def add_connector_routes(app: FastAPI) -> None:
             200,
             None,
             (),
-            "Kinds of sources and how to set them up",
+            "List connectors",
         ),
-        (secret, "GET", list_secrets, SecretsOut, 200, None, (404,), "When secrets of a source were set; never they"),
+        (secret, "GET", list_secrets, SecretsOut, 200, None, (404,), "List webhook secrets"),
         (
             secret,
             "POST",
@@ -75,9 +75,9 @@ def add_connector_routes(app: FastAPI) -> None:
             201,
             describe_json_body(SecretIn),
             (400, 404),
-            "Set, or rotate, a secret",
+            "Add or rotate a webhook secret",
         ),
-        (secret + "/{id}", "DELETE", drop_secret, None, 204, None, (404,), "A secret holds no more"),
+        (secret + "/{id}", "DELETE", drop_secret, None, 204, None, (404,), "Delete a webhook secret"),
         (
             "/v1/sources/{key}/test",
             "POST",
@@ -86,7 +86,7 @@ def add_connector_routes(app: FastAPI) -> None:
             200,
             sample,
             (400, 404, 503),
-            "A trial; stores nothing",
+            "Test a connector without storing anything",
         ),
     ):
         add_secret_route(
@@ -104,7 +104,7 @@ def add_connector_routes(app: FastAPI) -> None:
 
 
 def check_source_options(kind: str, options: dict[str, str]) -> None:
-    """Raises :class:`BadRequest` for a kind that there is not, or an option that it does not have."""
+    """Raise :class:`BadRequest` if the kind is unknown or has no such option."""
     connector = CONNECTORS.get(kind)
     if connector is None and kind != SDK:
         raise BadRequest(f"There is no kind {kind}; GET /v1/connectors lists them.", path="/kind")
@@ -124,6 +124,7 @@ def check_source_options(kind: str, options: dict[str, str]) -> None:
 
 
 async def list_connectors(request: Request) -> Response:
+    """Return the kinds of sources and how to set up each."""
     del request
     sdk = {
         "key": SDK,
@@ -140,6 +141,7 @@ async def list_connectors(request: Request) -> Response:
 
 
 async def list_secrets(request: Request, key: SourceKey) -> Response:
+    """Return when each secret was added and when it expires, never its value."""
     services = get_services(request)
     find_webhook_source(services, key)
     return json_response(
@@ -148,7 +150,10 @@ async def list_secrets(request: Request, key: SourceKey) -> Response:
 
 
 async def add_secret(request: Request, key: SourceKey) -> Response:
-    """Every process follows within a second. Deliveries signed with an older secret are taken for `overlap_seconds`."""
+    """Add a secret. Every process uses it within a second.
+
+    Deliveries signed with an older secret are accepted for `overlap_seconds` more.
+    """
     services = get_services(request)
     _, connector = find_webhook_source(services, key)
     body = await read_model(request, SecretIn)
@@ -160,7 +165,7 @@ async def add_secret(request: Request, key: SourceKey) -> Response:
     try:
         value = connector.scheme.normalise_secret(secret)
         if not value:
-            raise ValueError("An empty secret verifies whatever anybody signs with it.")
+            raise ValueError("an empty secret would accept any signature")
     except ValueError as error:
         raise BadRequest(f"/secret: {error}", path="/secret") from None
     row = await services.registry.webhook_secrets.add(key, value, body.overlap_seconds, services.clock.now())
@@ -168,15 +173,17 @@ async def add_secret(request: Request, key: SourceKey) -> Response:
 
 
 async def drop_secret(
-    request: Request, key: SourceKey, id: Annotated[int, Path(ge=1, lt=1 << 63, description="Of the list.")]
+    request: Request,
+    key: SourceKey,
+    id: Annotated[int, Path(ge=1, lt=1 << 63, description="`id` from the list of secrets.")],
 ) -> Response:
-    """At once here, within a second in every process."""
+    """Delete a secret. Every process stops accepting it within a second."""
     await get_services(request).registry.webhook_secrets.delete(key, id)
     return Response(None, 204)
 
 
 async def dry_run_delivery(request: Request, key: SourceKey) -> Response:
-    """The body, or the kind's sample, goes the whole way: signed and verified, read, stored, projected, taken back."""
+    """Sign, verify, parse, store and project the body or the connector's sample, then roll everything back."""
     services = get_services(request)
     webhook_source, connector = find_webhook_source(services, key)
     now = services.clock.now()
@@ -208,7 +215,10 @@ async def _read_sample(request: Request, connector: Connector, delivery: Webhook
 
 
 def _is_sample_verified(connector: Connector, delivery: WebhookRequest, secret_values: list[str]) -> bool:
-    """Whether the newest secret signs and verifies; of a token only the hash is known, which signs nothing."""
+    """Return whether the newest secret signs and verifies the sample.
+
+    False for connectors with a token: only its hash is stored, and a hash cannot sign.
+    """
     if connector.scheme.sign is None or not connector.scheme.secret_label or not secret_values:
         return False
     try:

@@ -1,7 +1,7 @@
-"""The routes of Customer.io's Track API, versions 1 and 2; either half of ``site_id:api_key`` is a write key of ours.
+"""Routes of Customer.io's Track API, versions 1 and 2. The site id or the API key is a Segue write key.
 
-Ids in paths may hold anything, a slash included: these routes match on the path as it was sent
-(:func:`app.http.middleware._restore_encoded_path`), and decode it here, once.
+Ids in paths may contain any character, such as a slash. The middleware therefore keeps these paths percent-encoded
+(:func:`app.http.middleware._restore_encoded_path`), and this module decodes them once.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ from app.touchpoint import SourceView
 
 _CUSTOMER_PATH: Final = "/api/v1/customers/{id}"
 _CALLS: Final = (
-    ("PUT", _CUSTOMER_PATH, "identify", "Customer.io: ids and attributes of a person"),
-    ("DELETE", _CUSTOMER_PATH, "delete", "Customer.io: queue a person for erasure; nothing is erased by itself"),
-    ("POST", f"{_CUSTOMER_PATH}/events", "event", "Customer.io: an event, page or screen of a person"),
-    ("POST", "/api/v1/events", "anonymous_event", "Customer.io: an event of somebody anonymous"),
-    ("POST", "/api/v1/merge_customers", "merge", "Customer.io: two people are one"),
-    ("PUT", f"{_CUSTOMER_PATH}/devices", "add_device", "Customer.io: a device that may be pushed to"),
-    ("DELETE", f"{_CUSTOMER_PATH}/devices/{{token}}", "delete_device", "Customer.io: a device is no more"),
+    ("PUT", _CUSTOMER_PATH, "identify", "Identify a person"),
+    ("DELETE", _CUSTOMER_PATH, "delete", "Request the erasure of a person"),
+    ("POST", f"{_CUSTOMER_PATH}/events", "event", "Record an event of a person"),
+    ("POST", "/api/v1/events", "anonymous_event", "Record an anonymous event"),
+    ("POST", "/api/v1/merge_customers", "merge", "Merge two people"),
+    ("PUT", f"{_CUSTOMER_PATH}/devices", "add_device", "Add a push device"),
+    ("DELETE", f"{_CUSTOMER_PATH}/devices/{{token}}", "delete_device", "Remove a push device"),
     (
         "POST",
         f"{_CUSTOMER_PATH}/suppress",
         "suppress",
-        "Customer.io: a person is to be left alone, and queued for erasure",
+        "Suppress a person and request their erasure",
     ),
-    ("POST", f"{_CUSTOMER_PATH}/unsuppress", "unsuppress", "Customer.io: a person may be addressed again"),
-    ("POST", "/api/v1/push/events", "push_event", "Customer.io: a push was delivered, opened, or led to something"),
-    ("POST", "/api/v1/metrics", "metric", "Customer.io: a report on one message that was sent"),
+    ("POST", f"{_CUSTOMER_PATH}/unsuppress", "unsuppress", "Unsuppress a person"),
+    ("POST", "/api/v1/push/events", "push_event", "Record a push metric"),
+    ("POST", "/api/v1/metrics", "metric", "Record a delivery metric"),
 )
 _PATH_PARAMETERS: Final = {
-    "id": ("An id, an address, or `cio_` and Customer.io's own id. A slash in it is `%2F`.", "user-1"),
-    "token": ("Of the device.", "device-1"),
+    "id": ("An id, an email address, or `cio_` and Customer.io's id. Encode a slash as `%2F`.", "user-1"),
+    "token": ("Token of the device.", "device-1"),
 }
 
 
@@ -83,7 +83,8 @@ def add_customerio_track_routes(app: FastAPI) -> None:
         receive_entity,
         tag="customerio",
         operation_id="customerio_entity",
-        summary="Customer.io: one operation; 400 with `errors` where it is refused",
+        summary="Process one operation",
+        description="Status 400 contains `errors` if the operation is refused.",
         response_model=CustomerioOut,
         responses={**describe_problems(*COLLECT_STATUSES), **describe_json_400(CustomerioErrorsOut)},
         openapi_extra=describe_json_body(CustomerioOperationIn),
@@ -94,13 +95,14 @@ def add_customerio_track_routes(app: FastAPI) -> None:
         receive_batch,
         tag="customerio",
         operation_id="customerio_batch",
-        summary="Customer.io: many operations; 207 with `errors` where some are refused",
+        summary="Process a batch of operations",
+        description="Status 207 contains `errors` for refused operations. The others are stored.",
         response_model=CustomerioOut,
         openapi_extra={
             **describe_json_body(CustomerioBatchIn),
             "responses": {
                 "207": {
-                    "description": "These were refused and are in quarantine; the others are stored.",
+                    "description": "Some operations were refused and are in quarantine; the others are stored.",
                     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CustomerioErrorsOut"}}},
                 }
             },
@@ -155,14 +157,17 @@ async def receive_batch(request: Request) -> Response:
 
 
 async def _authenticate_source(request: Request) -> SourceView:
-    """Asked before anything is read: what an operation says of many people costs something to take apart."""
+    """Authenticate before reading the body: an operation about many people is expensive to parse."""
     return (await authenticate(request, _read_password(request))).source
 
 
 async def _submit_operations(
     request: Request, source: SourceView, envelope: Envelope, size_bytes: int, received_at: int
 ) -> Receipt:
-    """Submit what one request asks for; an operation about many people counts as what it makes. Raises Overloaded."""
+    """Submit the messages of a request. Its size is that of its messages if they are larger than the body.
+
+    Raise :class:`Overloaded` if the queue is full.
+    """
     item_bytes = sum(len(item) for item in envelope.items)
     return await submit_envelope(request, source, envelope, max(size_bytes, item_bytes), received_at)
 
@@ -173,7 +178,7 @@ async def _read_inflated_body(request: Request) -> bytes:
 
 
 def _decode_path_segment(segment: str) -> str:
-    """One segment of the path as it was sent. Raises :class:`BadRequest` for percent-encoding that is no UTF-8."""
+    """Decode a segment of the path. Raise :class:`BadRequest` if it is not percent-encoded UTF-8."""
     try:
         return unquote_to_bytes(segment.encode("latin-1")).decode()
     except UnicodeError:
@@ -181,7 +186,7 @@ def _decode_path_segment(segment: str) -> str:
 
 
 def _read_password(request: Request) -> str | None:
-    """The second half of Basic authorization, which is the API key; the first is looked at where all keys are."""
+    """Return the password of Basic authorization, which is the API key; ``authenticate`` reads the user name."""
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return None

@@ -1,4 +1,4 @@
-"""One customer: who it is, where it stands, since when, until when and why. All with a secret key."""
+"""Routes that read one customer: state, history, explanations, touchpoints and identity links."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def add_customer_routes(app: FastAPI) -> None:
             methods=["GET"],
             tags=["customers"],
             operation_id="get_customer",
-            summary="A customer: identities, traits, stages and segments",
+            summary="Get a customer",
             response_model=CustomerOut,
             responses={**ETAG_RESPONSES, **read_problems},
             dependencies=secret,
@@ -84,13 +84,13 @@ def add_customer_routes(app: FastAPI) -> None:
         )
     )
     for path, endpoint, model, summary in (
-        ("journey", get_customer_journey, HistoryOut, "History of stages"),
-        ("segments", list_customer_segments, SegmentsOfCustomerOut, "Segments of a customer"),
-        ("segments/{key}/explain", explain_segment, SegmentExplanationOut, "Why in a segment, or why not"),
-        ("journeys/{key}/explain", explain_journey, JourneyExplanationOut, "Why at this stage of a journey"),
-        ("traits/{key}/explain", explain_trait, TraitExplanationOut, "What a computed trait was worked out from"),
-        ("touchpoints", list_touchpoints, TimelineOut, "Messages of all identities, newest first"),
-        ("links", list_links, LinksOut, "Why these identities are one customer"),
+        ("journey", get_customer_journey, HistoryOut, "List the stage history of a customer"),
+        ("segments", list_customer_segments, SegmentsOfCustomerOut, "List the segments of a customer"),
+        ("segments/{key}/explain", explain_segment, SegmentExplanationOut, "Explain segment membership"),
+        ("journeys/{key}/explain", explain_journey, JourneyExplanationOut, "Explain a journey stage"),
+        ("traits/{key}/explain", explain_trait, TraitExplanationOut, "Explain a computed trait"),
+        ("touchpoints", list_touchpoints, TimelineOut, "List touchpoints"),
+        ("links", list_links, LinksOut, "List identity links"),
     ):
         app.add_api_route(
             f"/v1/customers/{{customer}}/{path}",
@@ -113,15 +113,15 @@ def add_customer_routes(app: FastAPI) -> None:
         methods=["POST"],
         tags=["customers"],
         operation_id="lookup_customers",
-        summary="Up to 500 customers at once",
+        summary="Look up several customers",
         response_model=LookupOut,
         responses=describe_problems(400, 401, 403),
         dependencies=secret,
         openapi_extra=describe_json_body(LookupIn),
     )
     for name, set_link, summary in (
-        ("undo", undo_customer_link, "Take a link back: the customers part"),
-        ("restore", restore_customer_link, "Make a link that was undone hold again"),
+        ("undo", undo_customer_link, "Undo an identity link"),
+        ("restore", restore_customer_link, "Restore an undone identity link"),
     ):
         app.add_api_route(
             f"/v1/customers/links/{name}",
@@ -152,6 +152,10 @@ def _create_queries(services: Services) -> CustomerQueries:
 
 
 async def get_customer(request: Request) -> Response:
+    """Return identities, traits, stages and segments, each with the instant at which it changes by itself.
+
+    With If-None-Match the response is 304 if nothing changed.
+    """
     await require_secret_key(request)
     services = get_services(request)
     ids = read_customer_ids(request)
@@ -161,6 +165,7 @@ async def get_customer(request: Request) -> Response:
 
 
 async def lookup_customers(request: Request) -> Response:
+    """Return up to 500 customers in the order of the request; an unknown one is null."""
     services = get_services(request)
     body = await read_struct(request, _LookupBody, _BODY_BYTES_MAX)
     if len(body.customers) > services.settings.limits.lookup_customers_max:
@@ -180,9 +185,10 @@ async def lookup_customers(request: Request) -> Response:
 
 async def get_customer_journey(
     request: Request,
-    journey: Annotated[str | None, Query(max_length=64, description="Only this journey.")] = None,
+    journey: Annotated[str | None, Query(max_length=64, description="Only the history of this journey.")] = None,
     as_of: AsOf = None,
 ) -> Response:
+    """Return every interval in a stage, oldest first, with what started and ended it."""
     services = get_services(request)
     ids = read_customer_ids(request)
     at, is_past = parse_as_of(as_of, services.clock.now())
@@ -193,7 +199,9 @@ async def get_customer_journey(
 
 async def list_customer_segments(
     request: Request,
-    history: Annotated[bool, Query(description="All stays, oldest first, instead of those of now.")] = False,
+    history: Annotated[
+        bool, Query(description="Return every stay in a segment, oldest first, instead of the current segments.")
+    ] = False,
     as_of: AsOf = None,
 ) -> Response:
     services = get_services(request)
@@ -212,6 +220,7 @@ async def list_customer_segments(
 
 
 async def explain_segment(request: Request, as_of: AsOf = None) -> Response:
+    """Return the truth of each node of the rule, the messages that count, and when the result changes by itself."""
     services = get_services(request)
     ids = read_customer_ids(request)
     key = read_definition_key(request)
@@ -229,6 +238,7 @@ async def explain_segment(request: Request, as_of: AsOf = None) -> Response:
 
 
 async def explain_journey(request: Request, as_of: AsOf = None) -> Response:
+    """Return the rule of every stage with the truth of its nodes. The customer is in the last stage that is true."""
     services = get_services(request)
     ids = read_customer_ids(request)
     key = read_definition_key(request)
@@ -248,6 +258,7 @@ async def explain_journey(request: Request, as_of: AsOf = None) -> Response:
 
 
 async def explain_trait(request: Request, as_of: AsOf = None) -> Response:
+    """Return the value and the messages from which it was computed."""
     services = get_services(request)
     ids = read_customer_ids(request)
     key = read_definition_key(request)
@@ -270,6 +281,7 @@ async def explain_trait(request: Request, as_of: AsOf = None) -> Response:
 async def list_touchpoints(
     request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
 ) -> Response:
+    """Return the stored messages of all identities of the customer, newest first."""
     services = get_services(request)
     ids = read_customer_ids(request)
     page_cursor = read_cursor(cursor, int, str, str)
@@ -290,7 +302,10 @@ async def list_touchpoints(
 
 
 async def list_links(request: Request, as_of: AsOf = None) -> Response:
-    """Identity has no time: these are the links as they hold today, with ``as_of`` those whose message had happened."""
+    """Return the links that explain why these identities are one customer.
+
+    Links have no history. With `as_of`, the links of today whose message had happened by then are returned.
+    """
     services = get_services(request)
     ids = read_customer_ids(request)
     at, is_past = parse_as_of(as_of, services.clock.now())
@@ -300,10 +315,12 @@ async def list_links(request: Request, as_of: AsOf = None) -> Response:
 
 
 async def undo_customer_link(request: Request) -> Response:
+    """Undo a link of the merge ledger. The two identities become separate customers again."""
     return await _set_link(request, undone=True)
 
 
 async def restore_customer_link(request: Request) -> Response:
+    """Restore a link that was undone. The two identities become one customer again."""
     return await _set_link(request, undone=False)
 
 

@@ -1,4 +1,4 @@
-"""Data quality: the tracking plan, what is odd about what arrives, how sources do, how complete traits are."""
+"""Routes for data quality: tracking plan, volume anomalies, health of sources, trait coverage."""
 
 from __future__ import annotations
 
@@ -41,35 +41,37 @@ _SPAN_HOURS: Final = 24
 _SPAN_HOURS_MAX: Final = 168
 
 OfSource = Annotated[
-    str | None, Query(description="Key of a source; left out, every source.", pattern=KEY_PATTERN, max_length=64)
+    str | None, Query(description="Key of a source. Default: all sources.", pattern=KEY_PATTERN, max_length=64)
 ]
-Event = Annotated[str, Path(description="Name of the event; `page_viewed` and `screen_viewed` too.", min_length=1)]
-OfEvent = Annotated[str | None, Query(description="Only of this event.", max_length=1_000)]
-Hours = Annotated[int, Query(ge=1, le=_SPAN_HOURS_MAX, description="How far back is looked, in hours.")]
+Event = Annotated[
+    str, Path(description="Name of the event, including `page_viewed` and `screen_viewed`.", min_length=1)
+]
+OfEvent = Annotated[str | None, Query(description="Only violations of this event.", max_length=1_000)]
+Hours = Annotated[int, Query(ge=1, le=_SPAN_HOURS_MAX, description="Length of the period before now, in hours.")]
 SourceKey = Annotated[str, Path(description="Key of a source.", pattern=KEY_PATTERN, max_length=64)]
 
 
 def add_data_quality_routes(app: FastAPI) -> None:
     plan, entry = "/v1/tracking-plan", "/v1/tracking-plan/{event:path}"
     for path, method, endpoint, model, status, extra, failures, summary in (
-        (plan, "GET", get_tracking_plan, PlanOut, 200, None, (), "What properties events should have"),
-        (f"{plan}/violations", "GET", list_violations, ViolationsOut, 200, None, (422,), "How it was not kept"),
+        (plan, "GET", get_tracking_plan, PlanOut, 200, None, (), "Get the tracking plan"),
+        (f"{plan}/violations", "GET", list_violations, ViolationsOut, 200, None, (422,), "List plan violations"),
         (
             entry, "PUT", put_plan_entry, PlanEntryOut, 200, describe_json_body(PlanEntryIn), (400, 404, 422),
-            "Say what properties an event should have",
+            "Set the plan of an event",
         ),
-        (entry, "DELETE", drop_plan_entry, None, 204, None, (404, 422), "Say nothing of an event any more"),
+        (entry, "DELETE", drop_plan_entry, None, 204, None, (404, 422), "Remove an event from the plan"),
         (
             "/v1/data-quality/anomalies", "GET", list_anomalies, AnomaliesOut, 200, None, (422, 503),
-            "New names and channels, silent sources, jumps of volume",
+            "List anomalies",
         ),
         (
             "/v1/data-quality/trait-coverage", "GET", get_trait_coverage, TraitCoverageOut, 200, None, (422, 503),
-            "For each declared trait, the share of customers who have it",
+            "Get trait coverage",
         ),
         (
             "/v1/sources/{key}/health", "GET", get_source_health, SourceHealthOut, 200, None, (404, 422),
-            "How a source has been doing in the last 24 hours",
+            "Get the health of a source",
         ),
     ):  # fmt: skip
         add_secret_route(
@@ -93,7 +95,10 @@ async def get_tracking_plan(request: Request) -> Response:
 
 
 async def put_plan_entry(request: Request, event: Event, source: OfSource = None) -> Response:
-    """Every process follows within a second; this one at once. Messages that are stored already are not looked at."""
+    """Set the JSON Schema for the properties of an event. Every process applies it within a second.
+
+    Segue does not check messages that it has stored already.
+    """
     services = get_services(request)
     _check_event_name(event, services.settings.limits.event_chars_max)
     body = await read_model(request, PlanEntryIn, _BODY_BYTES_MAX)
@@ -111,7 +116,7 @@ async def drop_plan_entry(request: Request, event: Event, source: OfSource = Non
 async def list_violations(
     request: Request, source: OfSource = None, event: OfEvent = None, limit: Limit = DEFAULT_ITEMS
 ) -> Response:
-    """Counted by source, event and reason, since the beginning."""
+    """Return the violations since the start, counted by source, event and reason."""
     services = get_services(request)
     await services.ingest.source_stats.flush()
     if event is not None and "\0" in event:
@@ -123,7 +128,10 @@ async def list_violations(
 
 
 async def list_anomalies(request: Request, source: OfSource = None, hours: Hours = _SPAN_HOURS) -> Response:
-    """By the history of each source and of its most frequent events. The rules are told in docs/data-quality.md."""
+    """Compare the period with the history of each source and its most frequent events.
+
+    The guide [Data quality](docs/guides/data-quality) describes the rules.
+    """
     services = get_services(request)
     await services.ingest.source_stats.flush()
     now = services.clock.now()
@@ -142,7 +150,10 @@ async def list_anomalies(request: Request, source: OfSource = None, hours: Hours
 
 
 async def get_trait_coverage(request: Request, limit: Limit = DEFAULT_ITEMS) -> Response:
-    """Of all customers as they are now; computed traits are no part of it. At most two such questions at a time."""
+    """Return the share of current customers who have each declared trait; computed traits do not count.
+
+    At most two analyses of all customers run at a time.
+    """
     services = get_services(request)
     started_at = time.monotonic()
     now = services.clock.now()
@@ -177,9 +188,11 @@ async def get_source_health(request: Request, key: SourceKey) -> Response:
 
 
 def _check_event_name(event: str, chars_max: int) -> None:
-    """What no message can have as its name, or the database cannot hold."""
+    """Raise :class:`BadRequest` for a name that no stored message can have."""
     if len(event) > chars_max or "\0" in event or any("\ud800" <= char <= "\udfff" for char in event):
-        raise BadRequest(f"An event's name has at most {chars_max} characters, and no NUL.", path="/event")
+        raise BadRequest(
+            f"An event name has at most {chars_max} characters, and neither NUL nor lone surrogates.", path="/event"
+        )
 
 
 def _render_entry(entry: PlanEntry) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Segments, journeys and computed traits as data: create, list, read, replace, archive, and what changed when.
+"""Routes that create, read, replace and archive segments, journeys and computed traits.
 
-Bodies are parsed by hand, because numbers in rules are exact decimals.
+Handlers parse bodies themselves, because numbers in rules are exact decimals.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from app.rules.language.definitions import JourneyIn, SegmentIn, TraitIn, parse_
 _BODY_BYTES_MAX: Final = 500_000
 _BODY_MEMBER: Final = {"segment": "rule", "journey": "stages", "trait": "value"}
 
-DefinitionKey = Annotated[str, Path(description="Its key.", examples=["repeat-buyers"])]
+DefinitionKey = Annotated[str, Path(description="Key of the definition.", examples=["repeat-buyers"])]
 
 
 def add_definition_routes(app: FastAPI) -> None:
@@ -48,14 +48,16 @@ def add_definition_routes(app: FastAPI) -> None:
 
 
 def _add_kind_routes(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, models_out: Any) -> None:
-    """Six routes of one kind."""
+    """Add the six routes of one kind of definition."""
 
     async def create(request: Request) -> Response:
+        """Create the definition. It applies at once, computed on each read until the backfill is done."""
         definitions = get_services(request).registry.definitions
         version, _ = await definitions.define(await _read_definition(request, kind, None), replace=False)
         return json_response(render_definition(version), 201, {"location": f"/v1/{kind}s/{version.definition.key}"})
 
     async def replace(request: Request, key: DefinitionKey) -> Response:
+        """Add a version. The current one applies until the backfill of the new one is done."""
         definitions = get_services(request).registry.definitions
         version, _ = await definitions.define(await _read_definition(request, kind, key), replace=True)
         return json_response(render_definition(version))
@@ -75,28 +77,30 @@ def _add_kind_routes(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, mo
         return etag_response(request, {"items": items, "next_cursor": None}, services.clock.now())
 
     async def archive(request: Request, key: DefinitionKey) -> Response:
+        """Take the definition out of use. Its versions remain."""
         await get_services(request).registry.definitions.archive(kind, key)
         return json_response({"success": True})
 
     collection, item = f"/v1/{kind}s", f"/v1/{kind}s/{{key}}"
+    versions = f"{item}/versions"
     body = describe_json_body(model_in)
     for path, method, endpoint, name, summary, model, status, extra, failures in (
         (collection, "POST", create, f"create_{kind}", f"Create a {kind}", model_out, 201, body, (400, 409, 422)),
-        (collection, "GET", list_all, f"list_{kind}s", f"All {kind}s", models_out, 200, None, ()),
-        (item, "GET", get, f"get_{kind}", f"One {kind}, and how far it is filled", model_out, 200, None, (404,)),
-        (item, "PUT", replace, f"replace_{kind}", f"A new version of a {kind}", model_out, 200, body, (400, 404, 422)),
+        (collection, "GET", list_all, f"list_{kind}s", f"List {kind}s", models_out, 200, None, ()),
+        (item, "GET", get, f"get_{kind}", f"Get a {kind} and its backfill progress", model_out, 200, None, (404,)),
+        (item, "PUT", replace, f"replace_{kind}", f"Replace a {kind}", model_out, 200, body, (400, 404, 422)),
         (
-            f"{item}/versions",
+            versions,
             "GET",
             list_versions,
             f"list_{kind}_versions",
-            f"The change log of a {kind}",
+            f"List {kind} versions",
             VersionsOut,
             200,
             None,
             (404,),
         ),
-        (item, "DELETE", archive, f"archive_{kind}", f"Take a {kind} out of use", SuccessOut, 200, None, (404, 409)),
+        (item, "DELETE", archive, f"archive_{kind}", f"Archive a {kind}", SuccessOut, 200, None, (404, 409)),
     ):
         app.add_api_route(
             path,
@@ -114,11 +118,11 @@ def _add_kind_routes(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, mo
 
 
 async def _read_definition(request: Request, kind: Kind, key: str | None) -> SegmentIn | JourneyIn | TraitIn:
-    """The definition in the body. On its own path the key may be left out; another one is refused."""
+    """Parse the definition in the body. Raise :class:`InvalidDefinition` if its key differs from the path."""
     data = await read_json(request, _BODY_BYTES_MAX)
     if key is not None and isinstance(data, dict):
         if data.get("key", key) != key:
-            raise InvalidDefinition("/key", "it differs from the key in the path", "Leave it out, or make them equal.")
+            raise InvalidDefinition("/key", "it differs from the key in the path", "Omit it, or make both equal.")
         data = {**data, "key": key}
     limits = get_services(request).settings.limits
     match kind:

@@ -1,4 +1,4 @@
-"""Whom tools say to forget: read the queue, and say what was done about it."""
+"""Routes that list erasure requests of tools and mark them as handled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from app.ingest.erasure_queue import mark_erasures_handled
 from app.privacy import erasure_requests
 from app.privacy.erasure_requests import ErasureRequest
 
-IncludeHandled = Annotated[bool, Query(description="Those that were handled too.")]
+IncludeHandled = Annotated[bool, Query(description="Include handled requests.")]
 
 
 def add_erasure_request_routes(app: FastAPI) -> None:
@@ -31,7 +31,7 @@ def add_erasure_request_routes(app: FastAPI) -> None:
         methods=["GET"],
         tags=["erasure-requests"],
         operation_id="list_erasure_requests",
-        summary="People whom a tool says to forget, newest first",
+        summary="List erasure requests",
         response_model=ErasureRequestsOut,
         responses=describe_problems(400, 401, 403, 422),
         dependencies=secret,
@@ -42,7 +42,7 @@ def add_erasure_request_routes(app: FastAPI) -> None:
         methods=["POST"],
         tags=["erasure-requests"],
         operation_id="handle_erasure_requests",
-        summary="Say that these requests were dealt with",
+        summary="Mark erasure requests as handled",
         response_model=HandledOut,
         responses=describe_problems(400, 401, 403),
         dependencies=secret,
@@ -72,7 +72,7 @@ async def list_erasure_requests(
 
 
 async def handle_erasure_requests(request: Request) -> Response:
-    """Nothing is erased here: it only closes them."""
+    """Mark requests as handled. This erases nothing."""
     services = get_services(request)
     handled = await read_model(request, HandledIn)
     return json_response({"handled": await mark_erasures_handled(services.pool, handled.ids, services.clock.now())})

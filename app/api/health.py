@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, how is it doing. Without keys: these answer to the machines around the service."""
+"""Health checks and metrics for orchestrators and monitoring. They need no key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from app.touchpoint import SECOND
 _QUERY_SECONDS_MAX: Final = 2.0
 
 _EARLIEST_DUE = """
--- How long the earliest due change has been waiting; a sweep_at at the epoch marks a stale customer, not a time.
+-- The earliest change that is due. The epoch marks a stale customer and is not a time.
 SELECT min(sweep_at) FROM customers WHERE sweep_at > 'epoch'
 """
 
@@ -29,7 +29,8 @@ _log = structlog.get_logger(__name__)
 
 def add_health_routes(app: FastAPI) -> None:
     app.add_api_route(
-        "/livez", get_livez, methods=["GET"], tags=["operations"], operation_id="livez", summary="The process answers",
+        "/livez", get_livez, methods=["GET"], tags=["operations"], operation_id="livez",
+        summary="Check that the process answers",
         response_model=LiveOut,
     )  # fmt: skip
     app.add_api_route(
@@ -38,9 +39,9 @@ def add_health_routes(app: FastAPI) -> None:
         methods=["GET"],
         tags=["operations"],
         operation_id="readyz",
-        summary="Database, migrations, sweeper",
+        summary="Check that the server is ready",
         response_model=HealthOut,
-        responses={503: {"description": "Not ready; the same shape.", "model": HealthOut}},
+        responses={503: {"description": "Not ready. The body says which check failed.", "model": HealthOut}},
     )
     app.add_api_route(
         "/metrics",
@@ -48,9 +49,14 @@ def add_health_routes(app: FastAPI) -> None:
         methods=["GET"],
         tags=["operations"],
         operation_id="get_metrics",
-        summary="Figures for Prometheus",
+        summary="Get Prometheus metrics",
         response_class=Response,
-        responses={200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses={
+            200: {
+                "description": "Metrics in the Prometheus text format.",
+                "content": {"text/plain": {"schema": {"type": "string"}}},
+            }
+        },
     )
 
 
@@ -80,7 +86,7 @@ async def get_metrics(request: Request) -> Response:
     services = get_services(request)
     metrics = services.metrics
     try:
-        # Asked here, because the work may be done by another process.
+        # Queried here, because another process may run the worker.
         earliest_due = await services.pool.fetchval(_EARLIEST_DUE, timeout=_QUERY_SECONDS_MAX)
         metrics.set_sweep_lag(0.0 if earliest_due is None else max(0.0, (services.clock.now() - earliest_due) / SECOND))
         queries = SegmentMemberQueries(services.pool, services.registry, services.settings)

@@ -175,9 +175,9 @@ def _complete_schemas(schemas: dict[str, Any]) -> dict[str, Any]:
     publish_rule_schemas(schemas)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    for schema in schemas.values():
+    for name, schema in schemas.items():
         for field in schema.get("properties", {}).values():
-            _move_default_to_description(field)
+            _move_default_to_description(field, is_optional_change=name.endswith("ChangeIn"))
     return dict(sorted(schemas.items()))
 
 
@@ -190,10 +190,13 @@ def _restore_nulls(schemas: dict[str, Any]) -> None:
                 schemas[name].update(extra)
 
 
-def _move_default_to_description(field: dict[str, Any]) -> None:
-    """Describe the default in words: generators make a property with a ``default`` mandatory for the caller."""
+def _move_default_to_description(field: dict[str, Any], *, is_optional_change: bool) -> None:
+    """Describe the default in words: generators make a property with a ``default`` mandatory for the caller.
+
+    ``is_optional_change``: an omitted field stays as it is, so its default means nothing.
+    """
     default = field.pop("default", None)
-    if default in (None, "", [], {}):
+    if is_optional_change or default in (None, "", [], {}):
         return
     text = str(default).lower() if isinstance(default, bool) else default
     field["description"] = f"{field.get('description', '')} Default: `{text}`.".strip()

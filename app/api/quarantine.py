@@ -1,4 +1,4 @@
-"""Rejected messages: find them, look at them, correct them, send them again."""
+"""Routes that find, show, correct and replay quarantined messages."""
 
 from __future__ import annotations
 
@@ -36,32 +36,38 @@ from app.quarantine.search import QuarantinedMessage, QuarantineQuery, Quarantin
 _BODY_BYTES_MAX: Final = 200_000
 _NO_NUL: Final = r"^[^\x00]*$"
 
-QuarantineId = Annotated[int, Path(ge=1, lt=1 << 63, description="Of the list.")]
-OfSource = Annotated[str | None, Query(max_length=64, pattern=_NO_NUL, description="Key of the source.")]
-OfCode = Annotated[str | None, Query(max_length=64, pattern=_NO_NUL, description="Why it was rejected.")]
+QuarantineId = Annotated[int, Path(ge=1, lt=1 << 63, description="`id` from the list of quarantined messages.")]
+OfSource = Annotated[str | None, Query(max_length=64, pattern=_NO_NUL, description="Only messages of this source.")]
+OfCode = Annotated[
+    str | None, Query(max_length=64, pattern=_NO_NUL, description="Only messages with this rejection code.")
+]
 OfEvent = Annotated[
     str | None,
-    Query(max_length=1_000, pattern=_NO_NUL, description="Name of the event; of a foreign event, its vendor's name."),
+    Query(
+        max_length=1_000,
+        pattern=_NO_NUL,
+        description="Only this event name; for an event of another vendor's SDK, the vendor's name of it.",
+    ),
 ]
-OfMessage = Annotated[str | None, Query(max_length=1_000, pattern=_NO_NUL, description="Id of the message.")]
+OfMessage = Annotated[str | None, Query(max_length=1_000, pattern=_NO_NUL, description="Only this message id.")]
 From = Annotated[
     str | None, Query(alias="from", description="Received at this instant or later.", examples=[EXAMPLE_INSTANT])
 ]
 To = Annotated[str | None, Query(description="Received before this instant.", examples=[EXAMPLE_INSTANT])]
-IsReplayed = Annotated[bool | None, Query(description="Whether it was let in since; left out, both.")]
+IsReplayed = Annotated[bool | None, Query(description="Only messages that were (or were not) replayed. Default: both.")]
 
 
 def add_quarantine_routes(app: FastAPI) -> None:
     for path, method, endpoint, model, extra, failures, summary in (
-        ("", "GET", list_quarantine, QuarantineOut, None, (400, 422), "Rejected messages, newest first"),
+        ("", "GET", list_quarantine, QuarantineOut, None, (400, 422), "List quarantined messages"),
         (
             "/replay", "POST", replay_many_quarantined, QuarantineReplayOut, describe_json_body(QuarantineReplayIn),
-            (400,), "Correct many rejected messages and send them again",
+            (400,), "Correct and replay several messages",
         ),
-        ("/{id}", "GET", get_quarantined, QuarantinedOut, None, (404, 422), "One rejected message"),
+        ("/{id}", "GET", get_quarantined, QuarantinedOut, None, (404, 422), "Get a quarantined message"),
         (
             "/{id}/replay", "POST", replay_quarantined, ReceiptOut, describe_json_body(BatchItemIn, required=False),
-            (400, 404, 422, 503), "Send a rejected message again",
+            (400, 404, 422, 503), "Replay a quarantined message",
         ),
     ):  # fmt: skip
         add_secret_route(
@@ -89,7 +95,7 @@ async def list_quarantine(
     to: To = None,
     replayed: IsReplayed = None,
 ) -> Response:
-    """A page that asks for an event may be short, even empty, and still have a next one."""
+    """List messages, newest first. With `event` a page may be short or empty although a next page exists."""
     services = get_services(request)
     page_cursor = read_cursor(cursor, int)
     as_of, _ = parse_page_as_of(None, page_cursor, services.clock.now())
@@ -113,7 +119,10 @@ async def get_quarantined(request: Request, id: QuarantineId) -> Response:
 
 
 async def replay_quarantined(request: Request, id: QuarantineId) -> Response:
-    """As it was, or as the body corrects it; with its type, and as a message of its own source. Stored at most once."""
+    """Replay the original message, or the corrected message in the body, for its original source.
+
+    The message is stored at most once, however often it is replayed.
+    """
     services = get_services(request)
     corrected = await read_body(request, services.settings.limits.body_bytes_max)
     receipt = await _create_replayer(services).replay_one(id, corrected)
@@ -121,10 +130,10 @@ async def replay_quarantined(request: Request, id: QuarantineId) -> Response:
 
 
 async def replay_many_quarantined(request: Request) -> Response:
-    """The oldest first, each as `patch` (RFC 6902) makes its `original`, each stored at most once.
+    """Apply `patch` (JSON Patch, RFC 6902) to the originals and replay them, oldest first, each at most once.
 
-    What was let in before is left out, unless `ids` names it. What is still rejected stays where it is. With `dry_run`
-    all of it is done, projection too, and taken back.
+    Messages that were replayed before are skipped, unless `ids` contains them. Messages that are rejected again stay
+    in quarantine. With `dry_run` everything runs, projection included, and is rolled back.
     """
     services = get_services(request)
     body = await read_model(request, QuarantineReplayIn, _BODY_BYTES_MAX)
@@ -160,9 +169,9 @@ def _create_replayer(services: Services) -> QuarantineReplayer:
 def _parse_instant(text: str | None, path: str) -> int | None:
     if text is None:
         return None
-    instant = parse(text.replace(" ", "+"))  # a + that nobody encoded
+    instant = parse(text.replace(" ", "+"))  # an unencoded + arrives as a space
     if instant is None:
-        raise BadRequest(f"{path} is no instant; write one such as {EXAMPLE_INSTANT}.", path=path)
+        raise BadRequest(f"{path} is not an instant; write one such as {EXAMPLE_INSTANT}.", path=path)
     return instant
 
 
@@ -184,7 +193,7 @@ def _render_result(result: ReplayResult, *, shows_body: bool) -> dict[str, Any]:
 
 
 def _encode_original(original: bytes) -> tuple[str, str]:
-    """With its encoding."""
+    """Return the original as text and the name of its encoding."""
     try:
         return original.decode(), "utf-8"
     except UnicodeDecodeError:

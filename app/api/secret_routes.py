@@ -1,4 +1,4 @@
-"""How routes that need a secret key are declared: one row each, and all the rest is the same for them."""
+"""Declaration of routes that need a secret key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_secret_route(
     failures: tuple[int, ...] = (),
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """``failures`` are statuses beside 401 and 403; ``extra`` goes into the operation of the OpenAPI document."""
+    """Add a route. ``failures`` are its statuses besides 401 and 403; ``extra`` extends its OpenAPI operation."""
     app.add_api_route(
         path,
         endpoint,

@@ -1,4 +1,4 @@
-"""Questions about the whole base: what an unsaved rule would say, what a change would move, is it right, is it used."""
+"""Routes that analyze all customers: rule preview, dry run of a change, verification, segment health."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
             PreviewOut,
             describe_json_body(PreviewIn),
             (400, 422, 503),
-            "Count a rule unsaved",
+            "Preview a rule",
         ),
         (
             "/v1/segment-health",
@@ -56,7 +56,7 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
             SegmentHealthReportOut,
             None,
             (503,),
-            "Overlaps, duplicates, unused segments",
+            "Report overlapping, duplicate and unused segments",
         ),
         (
             "/v1/segments/{key}/dry-run",
@@ -65,7 +65,7 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
             DryRunOut,
             describe_json_body(DryRunIn),
             (400, 404, 422, 503),
-            "Who would enter, leave and stay if the rule were changed",
+            "Show who a changed rule would move",
         ),
         (
             "/v1/segments/{key}/verify",
@@ -74,7 +74,7 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
             VerifiedOut,
             describe_json_body(VerifyIn, required=False),
             (400, 404, 503),
-            "Recompute from the log and compare",
+            "Verify a segment against the log",
         ),
     ):
         add_secret_route(
@@ -91,10 +91,10 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
 
 
 async def preview_rule(request: Request) -> Response:
-    """An exact count over the real base by the interpreter that saved rules have, with evidence for a sample.
+    """Count the customers who match an unsaved rule, and explain a sample of them.
 
-    With `within_ms` a random part of the base is looked at until the time is over, and the count is estimated with its
-    95 % interval. Members are those of `as_of`. At most two questions about the whole base run at a time.
+    The count is exact. With `within_ms` Segue scans a random sample of customers until the time is over and returns an
+    estimate with its 95 % confidence interval. At most two analyses of all customers run at a time.
     """
     services = get_services(request)
     started_at = time.monotonic()
@@ -130,7 +130,10 @@ async def preview_rule(request: Request) -> Response:
 
 
 async def dry_run_segment(request: Request, key: SegmentKey) -> Response:
-    """Both rules over the real base, nothing saved. `changes` names the other definitions that would change with it."""
+    """Evaluate the current and the new rule for all customers without saving anything.
+
+    `changes` names the other definitions whose result would change too.
+    """
     services = get_services(request)
     started_at = time.monotonic()
     body = await read_struct(request, _DryRunBody, _BODY_BYTES_MAX, may_be_empty=True)
@@ -153,7 +156,7 @@ async def dry_run_segment(request: Request, key: SegmentKey) -> Response:
 
 
 async def verify_segment(request: Request, key: SegmentKey) -> Response:
-    """Truth, since and all stays of each customer, against a replay of its log. `differing` must be 0."""
+    """Compare stored memberships with a replay of each customer's log. `differing` is 0 unless Segue has a fault."""
     services = get_services(request)
     started_at = time.monotonic()
     body = await read_struct(request, _VerifyBody, _BODY_BYTES_MAX, may_be_empty=True)
@@ -182,7 +185,7 @@ async def verify_segment(request: Request, key: SegmentKey) -> Response:
 
 
 async def get_segment_health(request: Request) -> Response:
-    """From the stored intervals; of a base of more than 5,000 customers the overlaps are those of a random part."""
+    """Analyze stored memberships. With more than 5,000 customers, overlaps are computed from a random sample."""
     services = get_services(request)
     await services.segment_usage.flush()
     now = services.clock.now()
@@ -233,9 +236,9 @@ class _VerifyBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _parse_rule(data: Any, services: Services) -> Rule:
-    """Raises :class:`InvalidDefinition` as for a rule that is to be saved."""
+    """Parse a rule. Raise :class:`InvalidDefinition` as for a rule that is to be saved."""
     if data is msgspec.UNSET:
-        raise InvalidDefinition("/rule", "it is missing", "Give the rule to ask about.")
+        raise InvalidDefinition("/rule", "it is missing", "Send the rule to evaluate.")
     return parse_rule(data, "/rule", services.settings.limits)
 
 

@@ -1,4 +1,4 @@
-"""What Segment-shaped SDKs of others need beside ``/v1``: RudderStack, Jitsu, and the pixels of mails."""
+"""Routes for SDKs that speak Segment's protocol under other paths: RudderStack, Jitsu, and tracking pixels."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _DATA_PARAMETER: Final = {
     "name": "data",
     "in": "query",
     "required": True,
-    "description": "The message, with its writeKey, as base64 of JSON.",
+    "description": "The message, including writeKey, as base64 of JSON.",
     "schema": {"type": "string", "title": "Data"},
 }
 
@@ -73,7 +73,7 @@ def add_segment_compatible_routes(app: FastAPI) -> None:
         method="GET",
         failures=(401, 403, 429, 503),
         operation_id="rudder_source_config",
-        summary="Settings that RudderStack's browser SDK asks for",
+        summary="Get the settings of RudderStack's browser SDK",
         response_model=SourceConfigOut,
     )
     add_vendor_route(
@@ -82,7 +82,7 @@ def add_segment_compatible_routes(app: FastAPI) -> None:
         create_collect_handler("batch"),
         tag="rudderstack",
         operation_id="rudder_beacon",
-        summary="Beacons of RudderStack's browser SDK: a batch, with the key in the query",
+        summary="Send a batch as a beacon",
         response_model=ReceiptOut,
         openapi_extra={**describe_json_body(BatchIn), "parameters": [_KEY_PARAMETER]},
     )
@@ -94,7 +94,8 @@ def add_segment_compatible_routes(app: FastAPI) -> None:
             collect_jitsu,
             tag="jitsu",
             operation_id=name,
-            summary="One call of Jitsu's SDKs, with the key as X-Write-Key",
+            summary="Send one message",
+            description="Send the write key as X-Write-Key.",
             failures=(400, 401, 403, 404, 408, 429, 503),
             response_model=JitsuOut,
             openapi_extra={**describe_json_body(CallIn), "parameters": [_TYPE_PARAMETER]},
@@ -135,7 +136,8 @@ def _add_pixel_routes(app: FastAPI) -> None:
             tag=tag,
             method="GET",
             operation_id=name,
-            summary="A message in the query of an image, for mails",
+            summary="Record a message by loading an image",
+            description="For emails, which cannot run scripts.",
             response_class=Response,
             responses={**_PIXEL_RESPONSE, **describe_problems(*statuses)},
             openapi_extra={"parameters": parameters},
@@ -149,7 +151,7 @@ async def get_source_config(request: Request) -> Response:
 
 
 async def collect_jitsu(request: Request) -> Response:
-    """The body's writeKey is masked, so that only its part before the colon is looked at."""
+    """Collect one message. Jitsu masks the secret half of writeKey, so only the half before the colon is used."""
     services = get_services(request)
     limits = services.settings.limits
     route = request.path_params["type"]

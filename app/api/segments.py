@@ -1,4 +1,4 @@
-"""Members of a segment: the list, and the count that is its length."""
+"""Routes that list and count the members of a segment."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SegmentKey = Annotated[str, Path(description="Key of the segment.", examples=["r
 
 def add_segment_routes(app: FastAPI) -> None:
     for path, endpoint, model, summary in (
-        ("members", list_segment_members, MembersOut, "Members, by customer id"),
-        ("count", count_segment_members, CountOut, "How many members"),
+        ("members", list_segment_members, MembersOut, "List the members of a segment"),
+        ("count", count_segment_members, CountOut, "Count the members of a segment"),
     ):
         app.add_api_route(
             f"/v1/segments/{{key}}/{path}",
@@ -78,7 +78,7 @@ def _parse_customer_id(text: str) -> bytes:
     except ValueError:
         id = b""
     if len(id) != 16:
-        raise BadRequest("The cursor is not one of this list.")
+        raise BadRequest("The cursor belongs to another list.")
     return id
 
 

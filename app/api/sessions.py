@@ -1,4 +1,4 @@
-"""A customer's sessions, with a secret key."""
+"""Route that lists the sessions of a customer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_session_routes(app: FastAPI) -> None:
         methods=["GET"],
         tags=["customers"],
         operation_id="list_sessions",
-        summary="Sessions over all tabs and devices, newest first",
+        summary="List sessions",
         response_model=SessionsOut,
         responses=describe_problems(400, 401, 403, 404, 422),
         dependencies=[Security(SecretKey())],
@@ -37,6 +37,7 @@ def add_session_routes(app: FastAPI) -> None:
 async def list_sessions(
     request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
 ) -> Response:
+    """Return sessions across all tabs and devices, newest first."""
     services = get_services(request)
     ids = read_customer_ids(request)
     page_cursor = read_cursor(cursor, int, str, str)

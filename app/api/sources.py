@@ -1,4 +1,4 @@
-"""Sources and keys: who may send, and who may ask."""
+"""Routes that manage sources and keys."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from app.registry.source_store import Source
 
 def add_source_routes(app: FastAPI) -> None:
     for path, method, endpoint, model, status, extra, failures, summary in (
-        ("/v1/sources", "GET", list_sources, SourcesOut, 200, None, (), "All sources"),
+        ("/v1/sources", "GET", list_sources, SourcesOut, 200, None, (), "List sources"),
         (
             "/v1/sources",
             "POST",
@@ -51,10 +51,10 @@ def add_source_routes(app: FastAPI) -> None:
             200,
             describe_json_body(SourceChangeIn),
             (400, 404),
-            "Change a source; what is left out stays as it is",
+            "Change a source",
         ),
-        ("/v1/keys", "GET", list_keys, KeysOut, 200, None, (), "All keys, revoked ones too"),
-        ("/v1/keys", "POST", create_key, KeyOut, 201, describe_json_body(KeyIn), (400, 404), "Make a key"),
+        ("/v1/keys", "GET", list_keys, KeysOut, 200, None, (), "List keys"),
+        ("/v1/keys", "POST", create_key, KeyOut, 201, describe_json_body(KeyIn), (400, 404), "Create a key"),
         (
             "/v1/keys/{id}",
             "PUT",
@@ -63,7 +63,7 @@ def add_source_routes(app: FastAPI) -> None:
             200,
             describe_json_body(KeyChangeIn),
             (400, 404),
-            "Change a key; what is left out stays as it is",
+            "Change a key",
         ),
         ("/v1/keys/{id}", "DELETE", revoke_key, KeyOut, 200, None, (404,), "Revoke a key"),
     ):
@@ -88,7 +88,7 @@ async def list_sources(request: Request) -> Response:
 
 
 async def create_source(request: Request) -> Response:
-    """Makes its first write key too."""
+    """Create a source and its first write key."""
     body = await read_model(request, SourceIn)
     check_source_options(body.kind, body.options)
     source, key = await get_services(request).registry.sources.create(
@@ -105,9 +105,9 @@ async def create_source(request: Request) -> Response:
 
 
 async def change_source(
-    request: Request, key: Annotated[str, Path(description="Its key.", pattern=KEY_PATTERN, max_length=64)]
+    request: Request, key: Annotated[str, Path(description="Key of the source.", pattern=KEY_PATTERN, max_length=64)]
 ) -> Response:
-    """Every process follows within a second."""
+    """Change the fields that the body contains. Every process applies the change within a second."""
     body = await read_model(request, SourceChangeIn)
     changes = body.model_dump(include=body.model_fields_set)
     if "default_channel" in changes:
@@ -119,11 +119,12 @@ async def change_source(
 
 
 async def list_keys(request: Request) -> Response:
+    """Return all keys, including revoked ones. Secret keys show their first characters only."""
     return json_response({"items": [_render_key(key) for key in await get_services(request).registry.keys.list_all()]})
 
 
 async def create_key(request: Request) -> Response:
-    """The answer is the only place where a secret key is shown whole."""
+    """Create a write key or a secret key. The response is the only place that shows a secret key."""
     body = await read_model(request, KeyIn)
     key = await get_services(request).registry.keys.create(
         body.kind, body.source, body.name, body.origins, body.trusts_identify
@@ -132,18 +133,18 @@ async def create_key(request: Request) -> Response:
 
 
 async def change_key(
-    request: Request, id: Annotated[str, Path(description="`id` of the list.", max_length=100)]
+    request: Request, id: Annotated[str, Path(description="`id` from the list of keys.", max_length=100)]
 ) -> Response:
-    """Every process follows within a second."""
+    """Change the fields that the body contains. Every process applies the change within a second."""
     body = await read_model(request, KeyChangeIn)
     changes = body.model_dump(include=body.model_fields_set)
     return json_response(_render_key(await get_services(request).registry.keys.change(id, **changes)))
 
 
 async def revoke_key(
-    request: Request, id: Annotated[str, Path(description="`id` of the list.", max_length=100)]
+    request: Request, id: Annotated[str, Path(description="`id` from the list of keys.", max_length=100)]
 ) -> Response:
-    """Every process follows within a second."""
+    """Revoke a key. Every process refuses it within a second."""
     return json_response(_render_key(await get_services(request).registry.keys.revoke(id)))
 
 

@@ -1,4 +1,4 @@
-"""A customer's tickets, and the redaction of what people wrote. With a secret key."""
+"""Routes for support tickets of a customer, and for redacting the text that customers wrote."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add_ticket_routes(app: FastAPI) -> None:
         methods=["GET"],
         tags=["customers"],
         operation_id="list_tickets",
-        summary="Tickets of all help desks, newest first",
+        summary="List support tickets",
         response_model=TicketsOut,
         responses=describe_problems(400, 401, 403, 404, 422),
         dependencies=[Security(SecretKey())],
@@ -41,7 +41,7 @@ def add_ticket_routes(app: FastAPI) -> None:
         methods=["POST"],
         tags=["customers"],
         operation_id="redact_customer_text",
-        summary="Remove what a customer wrote, and keep what happened",
+        summary="Redact the text of a customer",
         response_model=RedactionOut,
         responses=describe_problems(400, 401, 403, 404),
         dependencies=[Security(SecretKey())],
@@ -52,6 +52,7 @@ def add_ticket_routes(app: FastAPI) -> None:
 async def list_tickets(
     request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
 ) -> Response:
+    """Return the tickets of all help desks, newest first."""
     services = get_services(request)
     ids = read_customer_ids(request)
     page_cursor = read_cursor(cursor, int, str, str)
@@ -103,6 +104,7 @@ def _render_totals(totals: TicketTotals) -> dict[str, Any]:
 
 
 async def redact_customer_text(request: Request) -> Response:
+    """Delete the text that the customer wrote and keep the record of what happened."""
     services = get_services(request)
     ids = read_customer_ids(request)
 

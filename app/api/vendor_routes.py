@@ -1,4 +1,4 @@
-"""How the routes of foreign SDKs are declared, and what their handlers share."""
+"""Declaration of routes for other vendors' SDKs, and helpers of their handlers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def add_vendor_route(
     failures: tuple[int, ...] = COLLECT_STATUSES,
     **options: Any,
 ) -> None:
-    """With and without a trailing slash; the document shows it without. ``keyless``: it takes no write key."""
+    """Add a route with and without a trailing slash; the document contains the latter. ``keyless``: no write key."""
     for slash in ("", "/"):
         app.router.routes.append(
             DirectRoute(
@@ -64,7 +64,7 @@ def list_slash_variants(*paths: str) -> frozenset[str]:
 
 
 async def read_payload(request: Request) -> Payload:
-    """``data`` of the query, or what the body wraps. Raises BodyTooLarge, BodyTooSlow or InvalidBody."""
+    """Return ``data`` of the query, else the payload of the body. Raise BodyTooLarge, BodyTooSlow or InvalidBody."""
     limits = get_services(request).settings.limits
     data = request.query_params.get("data")
     if request.method == "GET" or data is not None:
@@ -78,7 +78,7 @@ def is_flag_set(request: Request, payload: Payload, name: str) -> bool:
 
 @contextmanager
 def add_error_member() -> Iterator[None]:
-    """Failures carry ``error`` too, which is where Mixpanel's clients look."""
+    """Add ``error`` to problems: Mixpanel's clients read it."""
     try:
         yield
     except SegueError as error:

@@ -1,7 +1,7 @@
-"""The routes of Mixpanel's and PostHog's SDKs and of GA4's Measurement Protocol.
+"""Routes of Mixpanel's and PostHog's SDKs and of Google Analytics 4's Measurement Protocol.
 
-The key is a write key of ours, wherever the vendor's stands. What was refused of a body is in quarantine; the answer is
-that of success, because on any other these clients would send, or drop, the good events beside it too.
+A Segue write key takes the place of the vendor's key. Refused events go to quarantine, and the response still reports
+success: on a failure these clients would resend or drop the accepted events of the same body too.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ from app.http.write_keys import authenticate_write_key
 from app.touchpoint import SourceView
 
 _MIXPANEL_PATHS: Final = {
-    "/track": "Events of Mixpanel's SDKs (and of old PostHog ones)",
-    "/engage": "Profile updates of Mixpanel's SDKs (and of old PostHog ones)",
-    "/groups": "Group profiles of Mixpanel's SDKs: they name no person and go to quarantine",
+    "/track": ("Record events", "Old PostHog SDKs send events here too."),
+    "/engage": ("Update profiles", "Old PostHog SDKs send profiles here too."),
+    "/groups": ("Update group profiles", "Group profiles name no person, so they go to quarantine."),
 }
 _MIXPANEL_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     200: {
-        "description": "The text `1`; JSON with `verbose=1`; one transparent pixel with `img=1`.",
+        "description": "The text `1`, JSON with `verbose=1`, or a transparent pixel with `img=1`.",
         "content": {
             "text/plain": {"schema": {"type": "string", "const": "1"}},
             "image/gif": {"schema": {"type": "string", "format": "binary"}},
@@ -88,7 +88,7 @@ _DISABLED_FEATURES: Final = dict.fromkeys(
 
 
 def add_vendor_sdk_routes(app: FastAPI) -> None:
-    for path, summary in _MIXPANEL_PATHS.items():
+    for path, (summary, description) in _MIXPANEL_PATHS.items():
         name = path[1:]
         add_vendor_route(
             app,
@@ -97,6 +97,7 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
             tag="mixpanel",
             operation_id=f"mixpanel_{name}",
             summary=summary,
+            description=description,
             response_model=MixpanelOut,
             responses={**_MIXPANEL_RESPONSE, **describe_problems(*COLLECT_STATUSES)},
             openapi_extra=describe_json_body(MixpanelEventIn),
@@ -108,7 +109,8 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
         import_mixpanel_events,
         tag="mixpanel",
         operation_id="mixpanel_import",
-        summary="Events of the past of Mixpanel's SDKs and its import API; 400 with those that were refused",
+        summary="Import historical events",
+        description="Status 400 lists the refused events. The others are stored.",
         response_model=MixpanelImportOut | MixpanelOut,
         responses={**describe_problems(*COLLECT_STATUSES), **describe_json_400(MixpanelImportErrorOut)},
         openapi_extra=describe_json_body(MixpanelEventIn),
@@ -120,7 +122,7 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
             collect_posthog_events,
             tag="posthog",
             operation_id=f"posthog{path.replace('/', '_')}",
-            summary="Events of PostHog's SDKs",
+            summary="Record events",
             response_model=PosthogOut,
             openapi_extra=describe_json_body(PosthogBatchIn),
         )
@@ -130,7 +132,7 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
         collect_posthog_events_v1,
         tag="posthog",
         operation_id="posthog_i_v1_analytics_events",
-        summary="Events of PostHog's SDKs, version 1: each is answered",
+        summary="Record events with a result for each",
         response_model=PosthogResultsOut,
         openapi_extra=describe_json_body(PosthogBatchIn),
     )
@@ -143,7 +145,8 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
             keyless=True,
             failures=(400, 408, 429),
             operation_id=f"posthog_{path[1:]}",
-            summary="PostHog's feature flags: none",
+            summary="Get feature flags",
+            description="Segue has no feature flags: the response is always empty.",
             response_model=FlagsOut,
             openapi_extra={"security": []},
         )
@@ -158,7 +161,8 @@ def _add_measurement_routes(app: FastAPI) -> None:
         collect_measurement,
         tag="google-analytics",
         operation_id="ga4_collect",
-        summary="Events of GA4's Measurement Protocol; api_secret is a write key",
+        summary="Record events",
+        description="A write key takes the place of `api_secret`.",
         status_code=204,
         openapi_extra=_describe_measurement(),
     )
@@ -168,7 +172,7 @@ def _add_measurement_routes(app: FastAPI) -> None:
         validate_measurement,
         tag="google-analytics",
         operation_id="ga4_debug_collect",
-        summary="What of a Measurement Protocol body would be refused; stores nothing",
+        summary="Validate events without storing them",
         response_model=ValidationOut,
         failures=(403, 408, 429, 503),
         openapi_extra=_describe_measurement(),
@@ -198,7 +202,7 @@ def _add_remote_config_routes(app: FastAPI) -> None:
             keyless=True,
             failures=(404, 429, 503),
             operation_id="posthog_remote_config" if documented else None,
-            summary="Settings that posthog-js asks for",
+            summary="Get the settings of posthog-js",
             response_model=RemoteConfigOut,
             openapi_extra={"security": [], "parameters": [token]},
         )
@@ -239,13 +243,13 @@ def _create_mixpanel_handler(route: str) -> Handler:
 
 
 async def import_mixpanel_events(request: Request) -> Response:
-    """Answers as it is asked: the Python SDK's form as ``/track``, all others with what was refused, one by one."""
+    """Import events. The response of ``verbose=1`` is that of ``/track``; otherwise it lists the refused events."""
     with add_error_member():
         payload = await read_payload(request)
         services = get_services(request)
         now = services.clock.now()
         envelope = mixpanel.read(payload.body, "import", now, services.settings.limits)
-        # A service account stands where the token else does; its project is then the key.
+        # With a service account the events have no token; the project id is the write key.
         envelope.write_key = envelope.write_key or request.query_params.get("project_id")
         receipt = await authenticate_and_submit(request, envelope, len(payload.body), now)
     if is_flag_set(request, payload, "verbose"):
@@ -272,7 +276,7 @@ async def _submit_posthog_events(request: Request, payload: Payload) -> Response
 
 
 async def collect_posthog_events_v1(request: Request) -> Response:
-    """Version 1 of the protocol, in which each event is answered."""
+    """Collect events of PostHog's protocol version 1, which has a result for each event."""
     payload = await read_payload(request)
     services = get_services(request)
     now = services.clock.now()
@@ -298,7 +302,7 @@ async def get_remote_config(request: Request) -> Response:
 
 
 async def get_remote_config_script(request: Request) -> Response:
-    """The same as a script. The key in it is one that we made, so it holds nothing that ends a string."""
+    """Return the settings as a script. Segue generated the key in it, so no character can end the string."""
     config = await _build_remote_config(request)
     holder = b"window._POSTHOG_REMOTE_CONFIG"
     site = encode_json({"config": config, "siteApps": []})
@@ -332,7 +336,7 @@ async def validate_measurement(request: Request) -> Response:
     except OriginNotAllowed:
         raise
     except (Forbidden, Unauthorized):
-        messages.append(_build_validation_message("api_secret", "It is no write key."))
+        messages.append(_build_validation_message("api_secret", "This is not a valid write key."))
     try:
         payload = await read_payload(request)
         now = services.clock.now()

@@ -1,4 +1,4 @@
-"""What a page is told of its visitor: on its own, with the receipt of what it sent, and as a stream."""
+"""Routes that give a web page the profile of its visitor, once or as a stream, and that create visitor tokens."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OPEN_PATHS: Final = frozenset({"/v1/me", "/v1/me/stream"})
 
 _BODY_BYTES_MAX: Final = 10_000
 _SEND_SECONDS_MAX: Final = 20.0
-"""A page that takes no more of its stream for so long is gone."""
+"""Time after which a page that reads nothing from its stream is disconnected."""
 _PING_SECONDS: Final = 15
 _SHUTDOWN_SECONDS_MAX: Final = 5.0
 
@@ -56,16 +56,16 @@ def add_visitor_routes(app: FastAPI) -> None:
             "schema": {"type": "string", "title": title},
         }
         for name, title, description in (
-            ("writeKey", "Write key", "A write key of the source; or the header X-Write-Key."),
-            ("token", "Token", "A visitor token; or the header Authorization: Bearer."),
+            ("writeKey", "Write key", "A write key of the source. The header X-Write-Key is an alternative."),
+            ("token", "Token", "A visitor token. The header Authorization: Bearer is an alternative."),
         )
     ]
     for path, endpoint, summary, extra in (
-        ("/v1/me", get_me, "What a page is told of its visitor", {"response_model": MeOut}),
+        ("/v1/me", get_me, "Get the visitor of a page", {"response_model": MeOut}),
         (
             "/v1/me/stream",
             stream_me,
-            "The same as server-sent events, whenever it changes",
+            "Stream the visitor of a page",
             {"response_class": Response},
         ),
     ):
@@ -89,7 +89,7 @@ def add_visitor_routes(app: FastAPI) -> None:
         methods=["POST"],
         tags=["access"],
         operation_id="create_visitor_token",
-        summary="The site's own server vouches for who its visitor is",
+        summary="Create a visitor token",
         response_model=VisitorTokenOut,
         status_code=201,
         responses=describe_problems(400, 401, 403, 404),
@@ -100,17 +100,18 @@ def add_visitor_routes(app: FastAPI) -> None:
 
 _STREAM_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
-        "description": "`event: me` with the answer of /v1/me, at once and whenever it is another one; `event: token` "
-        "with another token before the one in use ends; comments as pings.",
+        "description": "Server-sent events. `event: me` has the body of /v1/me, at once and after each change. "
+        "`event: token` has a new token before the current one expires. Comments are pings.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }
 
 
-# ------------------------------------------------------------------------------------------------ asking
+# ------------------------------------------------------------------------------------------------ reading
 
 
 async def get_me(request: Request) -> Response:
+    """Return the public journeys, segments and traits of the visitor whom the token names."""
     services = get_services(request)
     _, grant, visitor = await _authenticate_visitor(request, services)
     tag, body = encode_public_profile(await read_public_profile(services, grant, visitor))
@@ -121,6 +122,7 @@ async def get_me(request: Request) -> Response:
 
 
 async def stream_me(request: Request) -> Response:
+    """Send the body of /v1/me as server-sent events: at once, and after each change."""
     services = get_services(request)
     write_key, _, visitor = await _authenticate_visitor(request, services)
     services.live_updates.refuse_if_full(visitor)
@@ -138,7 +140,7 @@ async def stream_me(request: Request) -> Response:
 async def _stream_events(
     services: Services, write_key: str, visitor: Visitor, origin: str | None, shutdown: anyio.Event
 ) -> AsyncIterator[ServerSentEvent]:
-    """Until the page hangs up or may no longer ask, this process stops, or a token that cannot be renewed ends."""
+    """Yield events until the page disconnects or loses access, the process stops, or the token expires."""
     life = services.settings.visitor_token_seconds
     sent_tag = ""
     with services.live_updates.open_stream(visitor, write_key, origin) as stream, _close_on_shutdown(stream, shutdown):
@@ -163,7 +165,7 @@ async def _stream_events(
 
 @contextmanager
 def _close_on_shutdown(stream: VisitorStream, shutdown: anyio.Event) -> Iterator[None]:
-    """When the server is told to stop, the stream ends by itself: cut off, it looks like a failure to both sides."""
+    """End the stream when the server shuts down; cutting it off would look like a failure to both sides."""
     shutdown_wait = asyncio.ensure_future(shutdown.wait())
     shutdown_wait.add_done_callback(lambda _: stream.close())
     try:
@@ -173,7 +175,10 @@ def _close_on_shutdown(stream: VisitorStream, shutdown: anyio.Event) -> Iterator
 
 
 async def _authenticate_visitor(request: Request, services: Services) -> tuple[str, WriteKeyGrant, Visitor]:
-    """Who asks, with the write key. Raises :class:`InvalidToken` and what :func:`authenticate_write_key` does."""
+    """Return the write key, its grant and the visitor.
+
+    Raise :class:`InvalidToken` or an error of :func:`authenticate_write_key`.
+    """
     write_key, grant = await authenticate_write_key(
         request, services, request.headers.get("x-write-key"), request.query_params.get("writeKey")
     )
@@ -198,15 +203,18 @@ class _TokenBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def create_visitor_token(request: Request) -> Response:
-    """Give the token to the page, which hands it on with identify. It vouches until it ends, however often renewed."""
+    """Create a token with which the site's server vouches for its visitor.
+
+    Pass it to the page, which sends it with identify. Renewing the token does not extend how long it vouches.
+    """
     services = get_services(request)
     body = await read_struct(request, _TokenBody, _BODY_BYTES_MAX)
     ids = [(kind, id) for kind in ("anonymous_id", "user_id") if (id := getattr(body, kind)) is not None]
     if not ids:
-        raise BadRequest("Say whom it is for: anonymous_id, user_id, or both.")
+        raise BadRequest("Send anonymous_id, user_id, or both.")
     for kind, id in ids:
         if canonical(kind, id, services.settings) is None:
-            raise BadRequest(f"The {kind} is no id: it is empty, too long, or stands for nobody.")
+            raise BadRequest(f"The {kind} is not usable: it is empty, too long, or a placeholder.")
     if body.source not in services.registry.access.current.sources:
         raise NotFound(f"There is no source {body.source}.")
     visitor = visitor_tokens.vouch_for(

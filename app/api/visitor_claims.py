@@ -1,4 +1,4 @@
-"""The visitor of a page: what their claim is worth, what they are shown, and what a receipt says of both."""
+"""Visitors of web pages: verification of their claims, their public profile, and their part of a receipt."""
 
 from __future__ import annotations
 
@@ -46,8 +46,11 @@ class ClaimedVisitor(msgspec.Struct):
 
 
 async def verify_claim(request: Request, services: Services, grant: WriteKeyGrant, content: bytes) -> ClaimedVisitor:
-    """Never fails for what a page claims: the messages are stored all the same. Raises :class:`RateLimited`."""
-    if "origin" not in request.headers:  # else counted before anything was read
+    """Verify the visitor of an envelope. An invalid claim is no error: the messages are stored anyway.
+
+    Raise :class:`RateLimited`.
+    """
+    if "origin" not in request.headers:  # otherwise the middleware has counted it
         await services.rate_limits.count_address(request.client and request.client.host)
     try:
         claim = msgspec.json.decode(content, type=_Claim)
@@ -59,24 +62,25 @@ async def verify_claim(request: Request, services: Services, grant: WriteKeyGran
 
 
 def _verify_visitor(services: Services, grant: WriteKeyGrant, claim: _Claim) -> tuple[Visitor, bool]:
-    """A proof owns its id; a token must be of that id, if it is of any, and may add whom the site vouches for.
+    """Return the visitor, and whether its token is due for renewal.
 
-    Beside a proof that holds, a token that does not is as good as none. Raises :class:`InvalidToken`.
+    A proof owns its id. A token with an anonymous id must have the claimed one, and may add a user id that the site
+    vouches for. An invalid token is ignored beside a valid proof. Raise :class:`InvalidToken` if neither is valid.
     """
     source, now, life = grant.source.key, services.clock.now(), services.settings.visitor_token_seconds
     proven = None
     if claim.proof is not None:
         if claim.id is None or not visitor_tokens.is_valid_proof(claim.proof, claim.id):
-            raise InvalidToken("The proof is not that of the id.")
+            raise InvalidToken("The proof does not belong to the id.")
         proven = Visitor(source, now + life * SECOND, claim.id)
     if claim.token is None:
         if proven is None:
-            raise InvalidToken("Neither proof nor token.")
+            raise InvalidToken("Send a proof or a token.")
         return proven, True
     try:
         visitor = visitor_tokens.verify_token(claim.token, services.registry.access.current.signing_keys, source, now)
         if visitor.anonymous_id is not None and visitor.anonymous_id != claim.id:
-            raise InvalidToken("The token is that of another visitor.")
+            raise InvalidToken("The token belongs to another visitor.")
     except InvalidToken:
         if proven is None:
             raise
@@ -89,9 +93,9 @@ def _verify_visitor(services: Services, grant: WriteKeyGrant, claim: _Claim) -> 
 async def encode_receipt_members(
     services: Services, grant: WriteKeyGrant, claimed: ClaimedVisitor, *, projected: bool
 ) -> bytes:
-    """What the receipt says of the visitor, as members to go into its object; it speaks of what was just stored.
+    """Return the members ``visitor`` and ``me`` of the receipt, encoded. They reflect the messages just stored.
 
-    What cannot be said is left out: the messages are stored, and that is what a receipt is for.
+    A profile that cannot be read is omitted: the messages are stored, so the request must not fail.
     """
     if claimed.visitor is None:
         return b',"visitor":{"error":"invalid_token"}'
@@ -112,7 +116,7 @@ async def encode_receipt_members(
 
 
 def build_counter_name(visitor: Visitor) -> str:
-    """For counting; the two kinds of names must not meet."""
+    """Return the name of a visitor's rate limit; the prefix separates anonymous ids from user ids."""
     return f"a:{visitor.anonymous_id}" if visitor.anonymous_id is not None else f"u:{visitor.user_id}"
 
 
@@ -123,7 +127,7 @@ def render_token(services: Services, visitor: Visitor) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------------ showing
+# ------------------------------------------------------------------------------------------------ profile
 
 
 async def read_public_profile(services: Services, grant: WriteKeyGrant, visitor: Visitor) -> PublicProfile:
@@ -143,7 +147,7 @@ async def read_public_profile(services: Services, grant: WriteKeyGrant, visitor:
 
 
 def encode_public_profile(profile: PublicProfile) -> tuple[str, bytes]:
-    """(tag, body): the tag is a hash of what is shown and of nothing else; ``as_of`` is no part of it."""
+    """Return (tag, body). The tag is a hash of the profile without ``as_of``."""
     content = encode_json(
         {
             "anonymous_id": profile.anonymous_id,

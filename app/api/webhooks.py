@@ -1,8 +1,8 @@
-"""Webhooks of tools: ``/v1/sources/{source}/webhook``.
+"""Route that receives webhooks: ``/v1/sources/{source}/webhook``.
 
-Each delivery goes the same way: is it a handshake, is it the tool's (over the raw bytes), its events, their messages,
-one flush, and an answer before the tool gives up waiting. What cannot be read is kept in quarantine and answered like
-success, because most tools would send it again for days, and some would hold back all that follows it.
+Every request takes the same steps: answer a handshake, verify the signature over the raw bytes, parse the events,
+submit their messages, and respond before the tool's timeout. Unreadable events go to quarantine, and the response
+reports success: most tools would resend them for days, and some would hold back all later events.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from app.registry.webhook_secrets import WebhookSource
 _GZIP: Final = b"\x1f\x8b"
 _METHODS: Final = ("POST", "GET", "HEAD", "OPTIONS")
 _SPARE_SECONDS: Final = 0.5
-"""Of the time that a tool waits: for the way back."""
+"""Part of the tool's timeout that is left for the response to arrive."""
 
 _ANY_CONTENT: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-"""Of any content type."""
+"""The body may have any content type."""
 _SOURCE_PARAMETER: Final = {
     "name": "source",
     "in": "path",
@@ -74,9 +74,9 @@ def add_webhook_routes(app: FastAPI) -> None:
                 tags=["webhooks"],
                 include_in_schema=is_delivery,
                 operation_id="receive_webhook" if is_delivery else None,
-                summary="A delivery of the source's connector, signed as the tool signs",
-                description="The body is whatever the tool sends; `GET /v1/connectors` has a sample of each. GET, "
-                "HEAD and OPTIONS answer the handshakes of tools.",
+                summary="Receive a webhook",
+                description="The body is what the tool sends, signed as the tool signs; `GET /v1/connectors` has a "
+                "sample for each. GET, HEAD and OPTIONS answer handshakes.",
                 response_model=WebhookReceiptOut,
                 responses=_RESPONSES,
                 openapi_extra={
@@ -95,21 +95,21 @@ async def receive_webhook(request: Request) -> Response:
         async with asyncio.timeout(connector.timeout_seconds - _SPARE_SECONDS):
             return await _process_request(request, services, webhook_source, connector)
     except TimeoutError:
-        # Sent again it is a duplicate, if it was stored by now.
+        # If the messages are stored in the meantime, the retry is a duplicate.
         raise Overloaded from None
     except SignatureRefused as refused:
         services.metrics.count_refused_webhook(connector.key, refused.reason)
         services.ingest.source_stats.count_refused(webhook_source.source.key, refused.reason)
         raise InvalidSignature(f"{refused.detail[:1].upper()}{refused.detail[1:]}.", reason=refused.reason) from None
     except BadRequest as error:
-        # Which is the status that this tool takes for an end of it: on others it would try for days.
+        # Use the status that stops this tool from retrying.
         error.status = connector.refused_status
         services.ingest.source_stats.count_refused(webhook_source.source.key, error.code)
         raise
 
 
 def find_webhook_source(services: Services, source: str) -> tuple[WebhookSource, Connector]:
-    """Raises :class:`NotFound` for a source that is none, or no tool's."""
+    """Return the source and its connector. Raise :class:`NotFound` if there is no such source with webhooks."""
     webhook_source = services.registry.access.current.webhook_sources.get(source)
     connector = None if webhook_source is None else CONNECTORS.get(webhook_source.kind)
     if webhook_source is None or connector is None:
@@ -160,7 +160,7 @@ async def _read_delivery(request: Request, services: Services, webhook_source: W
 
 
 def _reconstruct_url(request: Request, configured_url: str) -> str:
-    """The address as the tool called it: what the operator says it is, with the query of this request."""
+    """Return the URL that the tool called: the configured one, if any, with the query of this request."""
     query = request.url.query
     if not configured_url:
         return str(request.url)
@@ -170,7 +170,7 @@ def _reconstruct_url(request: Request, configured_url: str) -> str:
 async def verify_delivery(
     services: Services, connector: Connector, delivery: WebhookRequest, secrets: list[str]
 ) -> WebhookRequest:
-    """The delivery, shown to be the tool's by one of the secrets. Raises SignatureRefused."""
+    """Return the delivery if one of the secrets verifies it. Raise SignatureRefused otherwise."""
     if (address := connector.certificate_url(delivery)) is not None:
         delivery = msgspec.structs.replace(delivery, certificate_pem=await services.outbound.get_cached(address))
     if not connector.scheme.needs_secret:

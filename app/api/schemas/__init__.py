@@ -176,7 +176,7 @@ REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     MixpanelEventIn, PosthogBatchIn, MeasurementIn, HandledIn,
     CustomerioIn, CustomerioOperationIn, CustomerioBatchIn, CustomerioErrorsOut, MixpanelImportErrorOut,
 )  # fmt: skip
-"""Bodies are read by hand, so the document is told of them by hand."""
+"""Models of request bodies. Handlers parse bodies themselves, so FastAPI does not know these models."""
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Sources and keys."""
+"""Schemas of sources and keys."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _USUAL_PORTS: Final = {"http": "80", "https": "443"}
 
 
 def _normalise_origin(origin: str) -> str:
-    """As browsers write it: lower case, without the usual port. Raises ValueError."""
+    """Return the origin as browsers write it: lower case, without the default port. Raise ValueError."""
     match = _ORIGIN.fullmatch(origin.lower().removesuffix("/"))
     if match is None:
         raise ValueError(
-            "an origin is such as https://shop.example.com, https://*.example.com or http://localhost:3000"
+            "write an origin such as https://shop.example.com, https://*.example.com or http://localhost:3000"
         )
     scheme, host, port = match.groups()
     return f"{scheme}://{host}" + ("" if port is None or port == _USUAL_PORTS.get(scheme) else f":{port}")
@@ -37,8 +37,8 @@ Origins = Annotated[
     ],
     Field(
         max_length=100,
-        description="Pages that may use the key, such as https://shop.example.com or https://*.example.com (any host "
-        "below it). Empty: any. Asked only of requests that say where they come from, as browsers do.",
+        description="Origins of pages that may use the key, such as https://shop.example.com or https://*.example.com "
+        "(all subdomains). Empty: any origin. Checked only if the request has an Origin header, as browsers send it.",
     ),
 ]
 _Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
@@ -48,21 +48,23 @@ _IdentityProperties = Annotated[
         Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]+$")],
         Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,49}$")],
     ],
-    Field(max_length=20, description="Event property that identifies -> the kind it holds."),
+    Field(
+        max_length=20,
+        description="Event properties that identify a customer, each with the identity kind of its value.",
+    ),
 ]
 _Bots = Annotated[
     BotPolicy,
     Field(
-        description="What becomes of messages that a bot's browser sends: keep them, quarantine them ("
-        "from where they can be replayed), or drop them."
+        description="How to handle messages whose user agent is a bot: keep, quarantine (they can be replayed) or drop."
     ),
 ]
 _TrustsIdentify = Annotated[
     bool,
     Field(
         strict=True,
-        description="Whether /v1/me shows a page the customer that it says its visitor is, without the word of the "
-        "site's own server. Anybody can say to be anybody.",
+        description="Whether /v1/me trusts the user id that a page claims for its visitor without a token of the "
+        "site's server. Any visitor can claim any user id.",
     ),
 ]
 
@@ -73,9 +75,9 @@ _Options = Annotated[
         Annotated[str, StringConstraints(max_length=4_000, pattern=r"^[^\x00]*$")],
     ],
     Field(
-        description="What a source of that kind is told besides; `GET /v1/connectors` says which there are. For "
-        "every tool: `url`, the webhook's address as the tool calls it, and `text`, where people's free text goes "
-        "(private, property or none)."
+        description="Options of the connector; `GET /v1/connectors` lists them. Every connector has `url`, the "
+        "webhook's URL as the tool calls it, and `text`, where free text of customers is stored (private, property or "
+        "none)."
     ),
 ]
 
@@ -84,7 +86,7 @@ class SourceIn(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "description": "Where messages come from.",
+            "description": "A source of messages, such as a website, an app or a tool.",
             "examples": [{"key": "shop", "name": "Web shop", "default_channel": "web"}],
         },
     )
@@ -97,24 +99,24 @@ class SourceIn(BaseModel):
     kind: Annotated[
         str,
         StringConstraints(pattern=KEY_PATTERN, max_length=64),
-        Field(description="sdk, or the key of a tool in `GET /v1/connectors`. It does not change later."),
+        Field(description="`sdk`, or the key of a connector from `GET /v1/connectors`. It cannot be changed later."),
     ] = "sdk"
     options: _Options = {}
     origins: Origins = []
-    """Of its first write key."""
+    """Origins of the first write key of the source."""
 
 
 class SourceChangeIn(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "description": "What is to change; what is left out stays as it is.",
+            "description": "The fields to change. Omitted fields stay as they are.",
             "examples": [{"bots": "drop"}],
         },
     )
 
     name: _Name = ""
-    default_channel: _Channel | None = Field(None, description="null takes the default away.")
+    default_channel: _Channel | None = Field(None, description="null removes the default channel.")
     identity_properties: _IdentityProperties = {}
     bots: _Bots = "quarantine"
     options: _Options = {}
@@ -124,7 +126,7 @@ class KeyIn(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "description": "A new key. A write key belongs to a source.",
+            "description": "A new key. A write key needs a source.",
             "examples": [{"kind": "write", "source": "shop", "name": "Browser"}],
         },
     )
@@ -140,7 +142,7 @@ class KeyChangeIn(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "description": "What is to change; what is left out stays as it is.",
+            "description": "The fields to change. Omitted fields stay as they are.",
             "examples": [{"origins": ["https://shop.example.com", "https://*.shop.example.com"]}],
         },
     )
@@ -152,7 +154,7 @@ class KeyChangeIn(BaseModel):
 
 class SourceOut(BaseModel):
     model_config = describe_schema(
-        "A source.",
+        "A source of messages.",
         {
             "key": "shop",
             "name": "Web shop",
@@ -173,12 +175,14 @@ class SourceOut(BaseModel):
     bots: _Bots
     kind: str
     options: dict[str, str]
-    write_key: str | SkipJsonSchema[None] = Field(None, description="When the source was just made.")
+    write_key: str | SkipJsonSchema[None] = Field(
+        None, description="First write key; only in the response that creates the source."
+    )
 
 
 class KeyOut(BaseModel):
     model_config = describe_schema(
-        "A key. The whole of it is shown once, when it is made.",
+        "A key. A secret key is shown only in the response that creates it.",
         {
             "id": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
             "kind": "secret",
@@ -196,16 +200,16 @@ class KeyOut(BaseModel):
     kind: Literal["write", "secret"]
     source: str | None
     name: str
-    hint: str = Field(description="A write key whole, of a secret key the first characters.")
+    hint: str = Field(description="The whole write key, or the first characters of a secret key.")
     created_at: Instant
     revoked_at: OptionalInstant
     origins: Origins
     trusts_identify: _TrustsIdentify
-    key: str | SkipJsonSchema[None] = Field(None, description="When the key was just made.")
+    key: str | SkipJsonSchema[None] = Field(None, description="Only in the response that creates the key.")
 
 
 class SourcesOut(BaseModel):
-    model_config = describe_schema("All sources, by key.", {"items": []})
+    model_config = describe_schema("All sources, sorted by key.", {"items": []})
 
     items: list[SourceOut]
 

@@ -1,4 +1,4 @@
-"""Figures of channels by day."""
+"""Schemas of daily channel metrics."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _BAD = {"line": 7, "reason": "impressions is no number that can be read: 'many'"
 
 
 class ChannelMetricOut(BaseModel):
-    model_config = describe_schema("A figure of a channel on a day. It belongs to nobody.", _ROW)
+    model_config = describe_schema("One metric of a channel on one day. It belongs to no customer.", _ROW)
 
     day: date
     channel: str
     metric: str
-    subject: str = Field(description="Page, post or keyword that it is of; empty: the whole.")
+    subject: str = Field(description="Page, post or keyword; empty: the whole channel.")
     value: float
     source: str
-    kind: str = Field(description="Of the file that said it.")
-    recorded_at: Instant = Field(description="When this value was first said.")
+    kind: str = Field(description="Format of the file that contained it.")
+    recorded_at: Instant = Field(description="When this value was first stored.")
 
 
 class DayTotalOut(BaseModel):
     model_config = describe_schema(
-        "All figures of one metric on one day. Of rates and positions the sum means nothing.", _TOTAL
+        "Total of one metric on one day. The sum is meaningless for rates and positions.", _TOTAL
     )
 
     day: date
@@ -46,33 +46,33 @@ class DayTotalOut(BaseModel):
     metric: str
     sum: float
     mean: float
-    values: int = Field(description="Number of values that the sum adds up.")
+    values: int = Field(description="Number of summed values.")
 
 
 class ChannelMetricsOut(BaseModel):
     model_config = describe_schema(
-        "By day, channel, metric, subject and source.",
+        "Metrics, sorted by day, channel, metric, subject and source.",
         {"items": [_ROW], "totals": [_TOTAL], "next_cursor": None, "as_of": EXAMPLE_INSTANT},
     )
 
     items: list[ChannelMetricOut]
     totals: list[DayTotalOut] = Field(
-        description="Of every day on this page, over all that the filters let through, whatever page it stands on."
+        description="Totals of the days on this page over all matching rows, including those on other pages."
     )
     next_cursor: str | None
     as_of: Instant
 
 
 class BadRowOut(BaseModel):
-    model_config = describe_schema("A row that is no figure.", _BAD)
+    model_config = describe_schema("A row that could not be read.", _BAD)
 
-    line: int | None = Field(description="Of the file, from 1; null in JSON.")
+    line: int | None = Field(description="Line in the file, from 1; null for JSON.")
     reason: str
 
 
 class MetricsStoredOut(BaseModel):
     model_config = describe_schema(
-        "What became of a file of figures: added, changed and unchanged are all figures that it holds.",
+        "Result of an upload. added, changed and unchanged add up to the readable rows.",
         {"added": 14, "changed": 1, "unchanged": 27, "bad": 1, "bad_rows": [_BAD], "first": _DAY, "last": _DAY},
     )
 
@@ -80,24 +80,24 @@ class MetricsStoredOut(BaseModel):
     changed: int
     unchanged: int
     bad: int
-    bad_rows: list[BadRowOut] = Field(description="The first 1,000.")
-    first: date | None = Field(description="The earliest day of its figures.")
+    bad_rows: list[BadRowOut] = Field(description="The first 1,000 unreadable rows.")
+    first: date | None = Field(description="Earliest day in the file.")
     last: date | None
 
 
 class MetricFormatOut(BaseModel):
     model_config = describe_schema(
-        "A kind of file.",
+        "A file format.",
         {"key": "twitter_analytics", "name": "Twitter (X) Analytics", "steps": [], "sample": "Date,Impressions\n"},
     )
 
     key: str
     name: str
-    steps: list[str] = Field(description="Where such a file comes from.")
+    steps: list[str] = Field(description="How to export such a file.")
     sample: str
 
 
 class MetricFormatsOut(BaseModel):
-    model_config = describe_schema("The kinds of files.", {"items": []})
+    model_config = describe_schema("All file formats.", {"items": []})
 
     items: list[MetricFormatOut]

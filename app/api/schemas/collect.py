@@ -1,4 +1,4 @@
-"""Messages in, receipts out."""
+"""Schemas of messages and receipts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.http.schema_types import describe_schema
 
 class CallIn(BaseModel):
     model_config = describe_schema(
-        "One message as Segment's spec has it. Needs userId or anonymousId; more fields are kept.",
+        "One message of Segment's spec. It needs userId or anonymousId. Additional fields are stored.",
         {
             "userId": "user-1",
             "event": "Order Completed",
@@ -25,18 +25,20 @@ class CallIn(BaseModel):
         open=True,
     )
 
-    messageId: str | None = Field(None, description="Makes a retry a duplicate; without it the content decides.")
+    messageId: str | None = Field(None, description="Identifies retries. Without it, equal content is a retry.")
     userId: str | None = None
     anonymousId: str | None = None
-    event: str | None = Field(None, description="Name of a track message.")
+    event: str | None = Field(None, description="Event name; required for track.")
     properties: dict[str, Any] | None = None
-    traits: dict[str, Any] | None = Field(None, description="Of identify and group.")
+    traits: dict[str, Any] | None = Field(None, description="Traits of an identify or group message.")
     context: dict[str, Any] | None = None
     timestamp: str | None = Field(None, description="When it happened, by the client's clock.")
-    sentAt: str | None = Field(None, description="When it was sent, by the same clock; cancels its error.")
+    sentAt: str | None = Field(
+        None, description="When it was sent, by the same clock. Segue uses it to correct the clock's error."
+    )
     groupId: str | None = None
-    previousId: str | None = Field(None, description="Of alias: the id that userId replaces.")
-    writeKey: str | None = Field(None, description="Instead of the Authorization header.")
+    previousId: str | None = Field(None, description="For alias: the id that userId replaces.")
+    writeKey: str | None = Field(None, description="Write key, if there is no Authorization header.")
 
 
 class BatchItemIn(CallIn):
@@ -51,21 +53,23 @@ class BatchItemIn(CallIn):
 
 class VisitorIn(BaseModel):
     model_config = describe_schema(
-        "Who the visitor of a page is. A proof (a random secret of 32 hex digits) owns the id that begins its SHA-256.",
+        "The visitor of a page. A proof is a random secret of 32 hex digits; the id is the beginning of its SHA-256.",
         {"id": "3eb1bd439947eb762998e566ccc2e099", "proof": "0123456789abcdef0123456789abcdef", "me": ""},
     )
 
     id: str | None = None
     proof: str | None = None
-    token: str | None = Field(None, description="Of an earlier receipt, or of POST /v1/visitor-tokens.")
+    token: str | None = Field(None, description="Token from an earlier receipt or from POST /v1/visitor-tokens.")
     me: str | None = Field(
-        None, description="The etag of the answer that the page has, or empty text; without it no answer is wanted."
+        None,
+        description="ETag of the profile that the page has, or an empty string. If present, the receipt contains a "
+        "changed profile.",
     )
 
 
 class BatchIn(BaseModel):
     model_config = describe_schema(
-        "Up to 2,500 messages. Context of the envelope is merged under each item's own.",
+        "Up to 2,500 messages. The context of the batch is merged into each message, which takes precedence.",
         {
             "batch": [{"type": "track", "event": "Product Viewed", "anonymousId": "anon-1", "messageId": "m-2"}],
             "sentAt": "2026-05-04T10:00:01Z",
@@ -82,17 +86,17 @@ class BatchIn(BaseModel):
 
 class RejectionOut(BaseModel):
     model_config = describe_schema(
-        "Why one message was not stored. Its original is kept in quarantine.",
+        "Why one message was not stored. The original is in quarantine.",
         {"index": 3, "messageId": "m-4", "code": "missing_event", "message": RejectionCode.MISSING_EVENT.meaning},
     )
 
-    index: int = Field(description="Place in the batch, from 0.")
+    index: int = Field(description="Position in the batch, from 0.")
     messageId: str | None
     code: Annotated[
         str,
         Field(
             json_schema_extra={"enum": [code.value for code in RejectionCode]},
-            description="In order of precedence:\n"
+            description="Codes in order of precedence:\n"
             + "\n".join(f"- `{code}`: {code.meaning}" for code in RejectionCode),
         ),
     ]
@@ -101,7 +105,7 @@ class RejectionOut(BaseModel):
 
 class WarningOut(BaseModel):
     model_config = describe_schema(
-        "A message was stored, but not quite as sent.",
+        "A message that was stored with a change or a remark.",
         {"index": 0, "messageId": "m-1", "code": "timestamp_future", "message": "the timestamp lies in the future"},
     )
 
@@ -113,28 +117,28 @@ class WarningOut(BaseModel):
 
 class ReceiptOut(BaseModel):
     model_config = describe_schema(
-        "What became of each message. The counts add up to what was sent.",
+        "Result of each message. The counts add up to the number of sent messages.",
         {"success": True, "accepted": 1, "duplicate": 0, "rejected": 0, "projected": True, "rejections": []},
     )
 
     success: Literal[True]
     accepted: int
-    duplicate: int = Field(description="Stored before; the first one stays.")
+    duplicate: int = Field(description="Messages that were stored before. The first one is kept.")
     rejected: int
-    projected: bool = Field(description="Whether stages and segments reflect the accepted messages already.")
+    projected: bool = Field(description="Whether stages and segments already reflect the accepted messages.")
     rejections: list[RejectionOut]
-    warnings: list[WarningOut] | SkipJsonSchema[None] = Field(None, description="Only where there are any.")
+    warnings: list[WarningOut] | SkipJsonSchema[None] = Field(None, description="Present only if there are warnings.")
     visitor: ReceiptVisitorOut | SkipJsonSchema[None] = Field(
-        None, description="Where the envelope said who its visitor is: another token, when it is time for one."
+        None, description="Present if the batch named its visitor: a new token when one is due, or an error."
     )
     me: MeOut | SkipJsonSchema[None] = Field(
         None,
-        description="Where the envelope asked for it, and it is another one than the page has; as of this receipt.",
+        description="Present if the batch asked for the profile and it differs from the one that the page has.",
     )
 
 
 class SuccessOut(BaseModel):
-    model_config = describe_schema("It was taken.", {"success": True})
+    model_config = describe_schema("The request succeeded.", {"success": True})
 
     success: Literal[True]
 

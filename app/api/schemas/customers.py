@@ -1,4 +1,4 @@
-"""What is said of one customer."""
+"""Schemas of one customer: state, history, explanations, touchpoints and links."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _CLOSED = ConfigDict(extra="forbid")
 
 class CauseOut(BaseModel):
     model_config = describe_schema(
-        "Why: a message, or time alone.", {"kind": "message", "message_id": "m-1", "source": "default"}
+        "What caused the change: a message, or the passing of time.",
+        {"kind": "message", "message_id": "m-1", "source": "default"},
     )
 
     kind: Literal["message", "time"]
@@ -32,7 +33,7 @@ class CauseOut(BaseModel):
 
 class StagePositionOut(BaseModel):
     model_config = describe_schema(
-        "The place in one journey.",
+        "Current stage in one journey.",
         {
             "stage": "purchase",
             "since": EXAMPLE_INSTANT,
@@ -41,9 +42,9 @@ class StagePositionOut(BaseModel):
         },
     )
 
-    stage: str | None = Field(description="null: in none yet, or no more.")
+    stage: str | None = Field(description="null: in no stage.")
     since: OptionalInstant
-    valid_until: OptionalInstant = Field(description="When it changes if nothing arrives; null is never.")
+    valid_until: OptionalInstant = Field(description="When the stage changes if no message arrives; null: never.")
     cause: CauseOut | None
 
 
@@ -54,12 +55,12 @@ class MembershipOut(BaseModel):
 
     key: str
     since: Instant
-    valid_until: OptionalInstant = Field(description="When it ends if nothing arrives; null is never.")
+    valid_until: OptionalInstant = Field(description="When the membership ends if no message arrives; null: never.")
 
 
 class CustomerOut(BaseModel):
     model_config = describe_schema(
-        "A customer at the instant as_of.",
+        "State of a customer at the instant as_of.",
         {
             "id": EXAMPLE_ID,
             "identities": [{"kind": "user_id", "value": "user-1"}],
@@ -78,9 +79,9 @@ class CustomerOut(BaseModel):
     )
 
     id: CustomerId
-    identities: list[IdentityOut] = Field(description="Strongest first.")
+    identities: list[IdentityOut] = Field(description="Strongest identity first.")
     traits: dict[str, Any]
-    stages: dict[str, StagePositionOut] = Field(description="By journey key.")
+    stages: dict[str, StagePositionOut] = Field(description="Stage by journey key.")
     segments: list[MembershipOut]
     as_of: Instant
 
@@ -91,19 +92,20 @@ class LookupIn(BaseModel):
     )
 
     customers: list[str] = Field(max_length=500)
-    as_of: Instant | None = Field(None, description="An instant of the past instead of now.")
+    as_of: Instant | None = Field(None, description="Return the state at this past instant instead of now.")
 
 
 class LookupResultOut(BaseModel):
-    model_config = describe_schema("One of the customers asked for.", {"ref": "user_id:user-1", "customer": None})
+    model_config = describe_schema("Result for one requested customer.", {"ref": "user_id:user-1", "customer": None})
 
     ref: str
-    customer: CustomerOut | None = Field(description="null: unknown.")
+    customer: CustomerOut | None = Field(description="null: there is no such customer.")
 
 
 class LookupOut(BaseModel):
     model_config = describe_schema(
-        "In the order asked.", {"items": [{"ref": "user_id:user-1", "customer": None}], "as_of": EXAMPLE_INSTANT}
+        "Results in the order of the request.",
+        {"items": [{"ref": "user_id:user-1", "customer": None}], "as_of": EXAMPLE_INSTANT},
     )
 
     items: list[LookupResultOut]
@@ -112,7 +114,7 @@ class LookupOut(BaseModel):
 
 class StayOut(BaseModel):
     model_config = describe_schema(
-        "A stay in a stage: from entered_at up to, not including, left_at.",
+        "An interval in a stage, from entered_at (inclusive) to left_at (exclusive).",
         {
             "journey": "six-stage",
             "stage": "awareness",
@@ -142,16 +144,16 @@ class HistoryOut(BaseModel):
 
 class SegmentStayOut(BaseModel):
     model_config = describe_schema(
-        "A segment now, or a stay in it.",
+        "A current membership, or with `history` an interval of one.",
         {"key": "repeat-buyers", "since": EXAMPLE_INSTANT, "valid_until": None},
     )
 
     key: str
     since: Instant
     valid_until: OptionalInstant = None
-    left_at: OptionalInstant = Field(None, description="With history: the end of a stay that is over.")
-    cause: CauseOut | None = Field(None, description="With history.")
-    left_cause: CauseOut | None = Field(None, description="With history.")
+    left_at: OptionalInstant = Field(None, description="With `history`: end of the interval; null: it lasts.")
+    cause: CauseOut | None = Field(None, description="With `history`: what started the interval.")
+    left_cause: CauseOut | None = Field(None, description="With `history`: what ended the interval.")
 
 
 class SegmentsOfCustomerOut(BaseModel):
@@ -164,7 +166,7 @@ class SegmentsOfCustomerOut(BaseModel):
 
 class ExplanationOut(BaseModel):
     model_config = describe_schema(
-        "A node of a rule, with its truth and what it rests on.",
+        "A node of a rule, its truth and its evidence.",
         {
             "rule": {"did": "Order Completed", "at_least": 2},
             "truth": True,
@@ -180,12 +182,14 @@ class ExplanationOut(BaseModel):
 
     rule: dict[str, Any]
     truth: bool
-    since: OptionalInstant = Field(description="Since when the truth is what it is; null before the first message.")
+    since: OptionalInstant = Field(description="Since when the truth is unchanged; null before the first message.")
     valid_until: OptionalInstant
     nodes: list[ExplanationOut]
     counted: int | SkipJsonSchema[None] = None
     needed: dict[str, Any] | SkipJsonSchema[None] = None
-    touchpoints: list[str] | SkipJsonSchema[None] = Field(None, description="Message ids, the latest 100.")
+    touchpoints: list[str] | SkipJsonSchema[None] = Field(
+        None, description="Ids of the latest 100 messages that count."
+    )
 
 
 class SegmentExplanationOut(BaseModel):
@@ -211,7 +215,7 @@ class SegmentExplanationOut(BaseModel):
     segment: str
     version: int
     member: bool
-    since: OptionalInstant = Field(description="Since when it has been so.")
+    since: OptionalInstant = Field(description="Since when the membership is unchanged.")
     valid_until: OptionalInstant
     explanation: ExplanationOut
     as_of: Instant
@@ -238,7 +242,7 @@ class StageExplanationOut(BaseModel):
 
 class JourneyExplanationOut(BaseModel):
     model_config = describe_schema(
-        "Why a customer is at a stage: the last one whose rule is true.",
+        "Why a customer is in a stage: it is the last one whose rule is true.",
         {
             "journey": "six-stage",
             "version": 1,
@@ -261,7 +265,7 @@ class JourneyExplanationOut(BaseModel):
 
 class TraitExplanationOut(BaseModel):
     model_config = describe_schema(
-        "What the value of a computed trait was worked out from.",
+        "Evidence for the value of a computed trait.",
         {
             "trait": "average_order",
             "version": 1,
@@ -277,15 +281,15 @@ class TraitExplanationOut(BaseModel):
 
     trait: str
     version: int
-    value: Any = Field(description="null: missing.")
-    valid_until: OptionalInstant = Field(description="When it may change if nothing arrives; null is never.")
+    value: Any = Field(description="null: the customer has no value.")
+    valid_until: OptionalInstant = Field(description="When the value may change if no message arrives; null: never.")
     explanation: dict[str, Any]
     as_of: Instant
 
 
 class TouchpointOut(BaseModel):
     model_config = describe_schema(
-        "One message of the log.",
+        "One stored message.",
         {
             "message_id": "m-1",
             "source": "default",
@@ -306,13 +310,13 @@ class TouchpointOut(BaseModel):
     message_id: str
     source: str
     type: str
-    name: str | None = Field(description="null for identify, group and alias, which are no touchpoints.")
+    name: str | None = Field(description="null for identify, group and alias, which are not touchpoints.")
     channel: str
-    occurred_at: Instant = Field(description="Corrected for the client's clock.")
+    occurred_at: Instant = Field(description="When it happened, corrected for the error of the client's clock.")
     received_at: Instant
     sent_at: OptionalInstant
-    original_timestamp: str | None = Field(description="As the client wrote it.")
-    identities: list[IdentityOut] = Field(description="All that the message carried.")
+    original_timestamp: str | None = Field(description="Timestamp as the client sent it.")
+    identities: list[IdentityOut] = Field(description="All identities in the message.")
     properties: dict[str, Any]
     context: dict[str, Any]
     traits: dict[str, Any] | None
@@ -330,7 +334,7 @@ class TimelineOut(BaseModel):
 
 class LinkOut(BaseModel):
     model_config = describe_schema(
-        "One row of the merge ledger.",
+        "One link of the merge ledger.",
         {
             "weaker": {"kind": "anonymous_id", "value": "anon-1"},
             "stronger": {"kind": "user_id", "value": "user-1"},
@@ -346,7 +350,7 @@ class LinkOut(BaseModel):
     weaker: IdentityOut
     stronger: IdentityOut
     kind: Literal["link", "alias"]
-    joined: bool = Field(description="false: a conflict, it changed nothing.")
+    joined: bool = Field(description="false: the link conflicts with another one and has no effect.")
     occurred_at: Instant
     message_id: str
     source: str
@@ -365,7 +369,9 @@ class LinksOut(BaseModel):
 
 class LinkIn(BaseModel):
     model_config = (
-        describe_schema("A link of the merge ledger.", {"weaker": "anonymous_id:anon-1", "stronger": "user_id:user-1"})
+        describe_schema(
+            "The two identities of a link.", {"weaker": "anonymous_id:anon-1", "stronger": "user_id:user-1"}
+        )
         | _CLOSED
     )
 

@@ -1,4 +1,4 @@
-"""Data quality: the tracking plan, what is odd, how a source is doing, how complete traits are."""
+"""Schemas of data quality: tracking plan, anomalies, health of sources, trait coverage."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ _SCHEMA: Any = {"type": "object", "required": ["total"], "properties": {"total":
 _Mode = Annotated[
     Literal["off", "warn", "quarantine"],
     Field(
-        description="What becomes of a message that does not keep to it: off, nothing is asked; warn, it is stored and "
-        "its receipt warns; quarantine, it is kept apart. An entry that is off hides that of every source."
+        description="How to handle a message that violates the schema. `off`: do not check. `warn`: store it and warn "
+        "in the receipt. `quarantine`: do not store it. An entry that is `off` also overrides the entry for all "
+        "sources."
     ),
 ]
-_OfSource = Annotated[str | None, Field(description="null: every source that has no entry of its own.")]
+_OfSource = Annotated[str | None, Field(description="null: the entry applies to all sources without their own entry.")]
 
 
 class PlanEntryIn(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "description": "What the properties of an event should be.",
+            "description": "The plan of one event: which properties it must have.",
             "examples": [{"mode": "warn", "schema": _SCHEMA}],
         },
     )
@@ -32,8 +33,8 @@ class PlanEntryIn(BaseModel):
     mode: _Mode = "warn"
     schema_: dict[str, Any] = Field(
         alias="schema",
-        description="JSON Schema of the properties. References stay inside it and never lead back to themselves; "
-        "patterns know no looking around and no references back.",
+        description="JSON Schema of the properties. References must be local and not recursive. Patterns support "
+        "neither look-around nor backreferences.",
     )
 
 
@@ -57,14 +58,14 @@ class PlanEntryOut(BaseModel):
 
 
 class PlanOut(BaseModel):
-    model_config = describe_schema("The tracking plan, by event.", {"items": []})
+    model_config = describe_schema("The tracking plan, sorted by event.", {"items": []})
 
     items: list[PlanEntryOut]
 
 
 class ViolationCountOut(BaseModel):
     model_config = describe_schema(
-        "How often the plan was not kept in one way.",
+        "How often messages violated the plan for one reason.",
         {
             "source": "default",
             "event": "Order Completed",
@@ -78,17 +79,15 @@ class ViolationCountOut(BaseModel):
 
     source: str
     event: str
-    reason: str = Field(description="The place in the schema that was not kept.")
-    messages: int = Field(description="A retry of a message that was stored is not counted again.")
+    reason: str = Field(description="Path of the violated keyword in the schema.")
+    messages: int = Field(description="Retries of stored messages are not counted again.")
     first_at: Instant
     last_at: Instant
-    sample: dict[str, Any] = Field(
-        description="Properties of the first message that did not keep to it; long values are cut."
-    )
+    sample: dict[str, Any] = Field(description="Properties of the first violating message. Long values are truncated.")
 
 
 class ViolationsOut(BaseModel):
-    model_config = describe_schema("The latest first.", {"items": [], "as_of": EXAMPLE_INSTANT})
+    model_config = describe_schema("Latest first.", {"items": [], "as_of": EXAMPLE_INSTANT})
 
     items: list[ViolationCountOut]
     as_of: Instant
@@ -96,7 +95,7 @@ class ViolationsOut(BaseModel):
 
 class AnomalyOut(BaseModel):
     model_config = describe_schema(
-        "Something odd about how much arrives.",
+        "An unusual change in the volume of messages.",
         {
             "kind": "silence",
             "source": "shop",
@@ -111,17 +110,17 @@ class AnomalyOut(BaseModel):
 
     kind: Literal["new_source", "new_event", "new_channel", "silence", "volume_up", "volume_down", "too_many_names"]
     source: str
-    event: str | None = Field(description="Of one event only.")
+    event: str | None = Field(description="null: the anomaly concerns the whole source.")
     channel: str | None
-    since: Instant = Field(description="The hour in which it began.")
-    until: OptionalInstant = Field(description="null: it still is so.")
+    since: Instant = Field(description="Hour in which the anomaly started.")
+    until: OptionalInstant = Field(description="null: the anomaly lasts.")
     messages: int
-    expected: float | None = Field(description="How many its own history made one expect.")
+    expected: float | None = Field(description="Number of messages expected from the history.")
 
 
 class AnomaliesOut(BaseModel):
     model_config = describe_schema(
-        "The latest first.", {"items": [], "since": EXAMPLE_INSTANT, "as_of": "1997-01-13T09:30:00.000000Z"}
+        "Latest first.", {"items": [], "since": EXAMPLE_INSTANT, "as_of": "1997-01-13T09:30:00.000000Z"}
     )
 
     items: list[AnomalyOut]
@@ -138,7 +137,7 @@ class HourOut(BaseModel):
 
 class SourceHealthOut(BaseModel):
     model_config = describe_schema(
-        "How a source has been doing in the last 24 hours.",
+        "Health of a source in the last 24 hours.",
         {
             "source": "shop",
             "last_seen_at": EXAMPLE_INSTANT,
@@ -155,32 +154,36 @@ class SourceHealthOut(BaseModel):
     )
 
     source: str
-    last_seen_at: OptionalInstant = Field(description="null: never. What was refused may have been anybody's.")
-    per_hour: float = Field(description="Accepted messages an hour, over the 24 hours.")
-    hours: list[HourOut] = Field(description="Oldest first; the last one is not over.")
-    counts: dict[str, int] = Field(description="By outcome; refused counts deliveries, the others messages or events.")
-    rejected: dict[str, int] = Field(description="By code.")
-    refused: dict[str, int] = Field(description="Deliveries that were not taken, by reason.")
-    warned: dict[str, int] = Field(description="By code, and reason where it has one.")
-    quarantined: int = Field(description="Of what came in the last 24 hours and still waits in quarantine.")
+    last_seen_at: OptionalInstant = Field(
+        description="Last accepted message; null: never. Refused requests do not count, because anyone can send them."
+    )
+    per_hour: float = Field(description="Accepted messages per hour, averaged over 24 hours.")
+    hours: list[HourOut] = Field(description="Oldest first. The last hour is incomplete.")
+    counts: dict[str, int] = Field(
+        description="Counts by outcome. `refused` counts requests, the others messages or events."
+    )
+    rejected: dict[str, int] = Field(description="Rejected messages by code.")
+    refused: dict[str, int] = Field(description="Refused webhook requests by reason.")
+    warned: dict[str, int] = Field(description="Warnings by code, with the reason if there is one.")
+    quarantined: int = Field(description="Messages of the last 24 hours that are still in quarantine.")
     anomalies: list[AnomalyOut]
     as_of: Instant
 
 
 class TraitShareOut(BaseModel):
     model_config = describe_schema(
-        "How many customers have a trait.", {"trait": "plan", "customers": 750, "share": 0.75, "empty": 0}
+        "How many customers have the trait.", {"trait": "plan", "customers": 750, "share": 0.75, "empty": 0}
     )
 
     trait: str
     customers: int
-    share: float = Field(description="Of all customers, from 0 to 1.")
-    empty: int = Field(description="Of those who have it, it is empty text, list or object.")
+    share: float = Field(description="Share of all customers who have the trait, from 0 to 1.")
+    empty: int = Field(description="Customers whose value is an empty string, list or object.")
 
 
 class TraitCoverageOut(BaseModel):
     model_config = describe_schema(
-        "How complete declared traits are, the most common first.",
+        "Coverage of declared traits, the most common first.",
         {
             "customers": 1000,
             "items": [{"trait": "plan", "customers": 750, "share": 0.75, "empty": 0}],
@@ -192,6 +195,6 @@ class TraitCoverageOut(BaseModel):
 
     customers: int
     items: list[TraitShareOut]
-    traits_total: int = Field(description="More than the items where there are more than `limit`.")
+    traits_total: int = Field(description="Number of traits, including those beyond `limit`.")
     took_ms: int
     as_of: Instant

@@ -1,4 +1,4 @@
-"""Segments and journeys, and who is in a segment."""
+"""Schemas of segments, journeys, computed traits and segment members."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from app.rules.language.nodes import Rule
 
 class FillOut(BaseModel):
     model_config = describe_schema(
-        "How far stored answers have come. Until done, a new definition is worked out when asked, and an edited one "
-        "answers by its old version: never half by one and half by the other.",
+        "Progress of the backfill. Until it is done, a new definition is computed on each read, and an edited one "
+        "returns the results of its previous version.",
         {
             "customers_total": 1000,
             "customers_filled": 400,
@@ -38,7 +38,7 @@ class FillOut(BaseModel):
     customers_filled: int
     touchpoints_per_second: float | None = Field(description="null: not known yet, or done.")
     eta_seconds: float | None = Field(description="null: not known yet, or done.")
-    since: OptionalInstant = Field(description="When the definition came to mean what is filled.")
+    since: OptionalInstant = Field(description="When the backfilled version was created.")
     done: bool
 
 
@@ -47,16 +47,16 @@ class _DefinitionOut(BaseModel):
     name: str
     description: str
     owner: str
-    note: str = Field(description="Why this version was made.")
-    public: bool = Field(description="Whether pages may be shown what it says of their visitor.")
+    note: str = Field(description="Reason for this version.")
+    public: bool = Field(description="Whether web pages may read the result for their visitor.")
     version: int
-    status: Literal["current", "filling"] = Field(description="filling: stored answers do not follow it yet.")
+    status: Literal["current", "filling"] = Field(description="`filling`: the backfill of this version is not done.")
     created_at: Instant
     upcoming_version: int | None = Field(
-        None, description="Where one definition is read: the edited version that will answer once it is filled."
+        None, description="Version that takes over when its backfill is done. Only if a single definition is read."
     )
-    fill: FillOut | SkipJsonSchema[None] = Field(None, description="Where one definition is read.")
-    as_of: Instant | SkipJsonSchema[None] = Field(None, description="Where one definition is read.")
+    fill: FillOut | SkipJsonSchema[None] = Field(None, description="Only if a single definition is read.")
+    as_of: Instant | SkipJsonSchema[None] = Field(None, description="Only if a single definition is read.")
 
 
 class SegmentOut(_DefinitionOut):
@@ -81,13 +81,15 @@ class SegmentOut(_DefinitionOut):
 
 class StageOut(BaseModel):
     model_config = describe_schema(
-        "A stage.", {"key": "purchase", "name": "Purchase", "rule": {"did": "Order Completed"}}
+        "A stage of a journey.", {"key": "purchase", "name": "Purchase", "rule": {"did": "Order Completed"}}
     )
 
     key: str
     name: str
     rule: Rule
-    content: dict[str, Any] | SkipJsonSchema[None] = Field(None, description="Hints for a page, where there are any.")
+    content: dict[str, Any] | SkipJsonSchema[None] = Field(
+        None, description="Hints for web pages, if the stage has any."
+    )
 
 
 class JourneyOut(_DefinitionOut):
@@ -152,12 +154,12 @@ class VersionOut(BaseModel):
     name: str
     description: str
     owner: str
-    note: str = Field(description="Why it was made.")
+    note: str = Field(description="Reason for the version.")
     public: bool
     status: Literal["current", "filling", "superseded", "archived"]
     created_at: Instant
-    activated_at: OptionalInstant = Field(description="When it began to answer; null: not yet, or never.")
-    superseded_at: OptionalInstant = Field(description="When a newer version took its place, or it was archived.")
+    activated_at: OptionalInstant = Field(description="When the version took effect; null: not yet, or never.")
+    superseded_at: OptionalInstant = Field(description="When a newer version replaced it, or it was archived.")
     body: dict[str, Any] | list[dict[str, Any]] = Field(
         description="The rule of a segment, the stages of a journey, the value of a computed trait."
     )
@@ -165,7 +167,7 @@ class VersionOut(BaseModel):
 
 class VersionsOut(BaseModel):
     model_config = describe_schema(
-        "The change log of a definition, newest first.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
+        "Versions of a definition, newest first.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
     )
 
     items: list[VersionOut]
@@ -175,7 +177,7 @@ class VersionsOut(BaseModel):
 
 class SegmentsOut(BaseModel):
     model_config = describe_schema(
-        "All segments, by key.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
+        "All segments, sorted by key.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
     )
 
     items: list[SegmentOut]
@@ -185,7 +187,7 @@ class SegmentsOut(BaseModel):
 
 class JourneysOut(BaseModel):
     model_config = describe_schema(
-        "All journeys, by key.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
+        "All journeys, sorted by key.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
     )
 
     items: list[JourneyOut]
@@ -195,7 +197,7 @@ class JourneysOut(BaseModel):
 
 class TraitsOut(BaseModel):
     model_config = describe_schema(
-        "All computed traits, by key.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
+        "All computed traits, sorted by key.", {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT}
     )
 
     items: list[TraitOut]
@@ -205,7 +207,7 @@ class TraitsOut(BaseModel):
 
 class MemberOut(BaseModel):
     model_config = describe_schema(
-        "A customer who is in the segment.",
+        "A member of the segment.",
         {
             "id": EXAMPLE_ID,
             "identities": [{"kind": "user_id", "value": "user-1"}],
@@ -222,7 +224,7 @@ class MemberOut(BaseModel):
 
 class MembersOut(BaseModel):
     model_config = describe_schema(
-        "Members by customer id. While a definition is filled a page may be short: go on while there is a cursor.",
+        "Members, sorted by customer id. During a backfill a page may be short; continue while there is a cursor.",
         {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT},
     )
 
@@ -233,7 +235,8 @@ class MembersOut(BaseModel):
 
 class CountOut(BaseModel):
     model_config = describe_schema(
-        "Equal to the length of the list as of the same instant.", {"count": 1411, "as_of": EXAMPLE_INSTANT}
+        "Number of members; equals the length of the member list at the same instant.",
+        {"count": 1411, "as_of": EXAMPLE_INSTANT},
     )
 
     count: int

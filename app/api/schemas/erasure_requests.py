@@ -1,4 +1,4 @@
-"""People whom a tool says to forget."""
+"""Schemas of erasure requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, Instant, Optional
 
 class ErasureRequestOut(BaseModel):
     model_config = describe_schema(
-        "Somebody asks to be forgotten. A source of kind sdk has a public key: whoever reads a page's source can ask.",
+        "A request to erase a person. Write keys of `sdk` sources are public, so anyone may send one: check it first.",
         {
             "id": 1,
             "source": "default",
@@ -25,11 +25,11 @@ class ErasureRequestOut(BaseModel):
 
     id: int
     source: str
-    kind: str = Field(description="With value: the identity by which the tool knows them.")
+    kind: str = Field(description="Kind of the identity that the tool sent.")
     value: str
     requested_at: Instant
     handled_at: OptionalInstant
-    customer: str | None = Field(description="Whom it names now; null for nobody that is known.")
+    customer: str | None = Field(description="Customer who has this identity now; null: none.")
 
 
 class ErasureRequestsOut(BaseModel):
@@ -44,7 +44,7 @@ class HandledIn(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "description": "Requests that were dealt with, whatever was decided.",
+            "description": "Requests that are done, whatever the decision was.",
             "examples": [{"ids": [1]}],
         },
     )
@@ -53,6 +53,6 @@ class HandledIn(BaseModel):
 
 
 class HandledOut(BaseModel):
-    model_config = describe_schema("How many of them were open.", {"handled": 1})
+    model_config = describe_schema("Number of open tickets.", {"handled": 1})
 
     handled: int

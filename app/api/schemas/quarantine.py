@@ -1,4 +1,4 @@
-"""Quarantine and health."""
+"""Schemas of quarantined messages, replays and health checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Text = Annotated[str, StringConstraints(max_length=1_000, pattern=r"^[^\x00]*$"
 
 class QuarantinedOut(BaseModel):
     model_config = describe_schema(
-        "A message that was not stored.",
+        "A message that was not stored, and why.",
         {
             "id": 1,
             "source": "default",
@@ -36,8 +36,8 @@ class QuarantinedOut(BaseModel):
     code: str
     message: str
     message_id: str | None
-    original: str = Field(description="As the client sent it.")
-    encoding: Literal["utf-8", "base64"] = Field(description="Of original: base64 where it is no text.")
+    original: str = Field(description="The message as the client sent it.")
+    encoding: Literal["utf-8", "base64"] = Field(description="Encoding of `original`: base64 if it is not UTF-8.")
     replayed_at: OptionalInstant
 
 
@@ -53,19 +53,19 @@ class QuarantineFilter(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "description": "Which rejected messages; what is left out is not asked.",
+            "description": "Filter of quarantined messages. An omitted field matches all.",
             "examples": [{"source": "default", "code": "tracking_plan", "event": "Order Completed"}],
         },
     )
 
     source: _Text = None
     code: _Text = None
-    event: _Text = Field(None, description="Name of the event; of a foreign event, its vendor's name.")
+    event: _Text = Field(None, description="Event name; for an event of another vendor's SDK, the vendor's name of it.")
     message_id: _Text = None
     from_: _Text = Field(None, alias="from", description="Received at this instant or later.")
     to: _Text = Field(None, description="Received before this instant.")
     ids: Annotated[list[Annotated[int, Field(strict=True, ge=1, lt=1 << 63)]], Field(max_length=1_000)] | None = Field(
-        None, description="These only; also those that were let in before."
+        None, description="Only these messages, including those that were replayed before."
     )
 
 
@@ -73,7 +73,7 @@ class QuarantineReplayIn(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "description": "Which rejected messages to correct, how, and to send again.",
+            "description": "Which quarantined messages to replay, and how to correct them.",
             "examples": [
                 {
                     "filter": {"code": "tracking_plan", "event": "Order Completed"},
@@ -86,16 +86,18 @@ class QuarantineReplayIn(BaseModel):
 
     filter: QuarantineFilter = QuarantineFilter.model_construct()
     patch: Annotated[list[dict[str, Any]], Field(max_length=OPERATIONS_MAX)] = Field(
-        [], description="RFC 6902, against `original`. Empty: as they were."
+        [], description="JSON Patch (RFC 6902) for `original`. Empty: replay unchanged."
     )
     dry_run: Annotated[bool, Field(strict=True)] = False
     limit: Annotated[int, Field(strict=True, ge=1, le=1_000)] = 100
-    after: Annotated[int, Field(strict=True, ge=0, lt=1 << 63, description="`next_after` of the answer before.")] = 0
+    after: Annotated[
+        int, Field(strict=True, ge=0, lt=1 << 63, description="`next_after` of the previous response.")
+    ] = 0
 
 
 class ReplayResultOut(BaseModel):
     model_config = describe_schema(
-        "What became of one rejected message.",
+        "Result of replaying one message.",
         {
             "id": 1,
             "source": "default",
@@ -110,16 +112,16 @@ class ReplayResultOut(BaseModel):
     source: str
     message_id: str | None
     outcome: Literal["accepted", "duplicate", "rejected", "unpatchable", "failed"] = Field(
-        description="failed: it could not be read, or not be stored just now."
+        description="`failed`: the message could not be parsed, or could not be stored now."
     )
     code: str | None
     reason: str | None
-    patched: str | SkipJsonSchema[None] = Field(None, description="In a dry run: the original as it was corrected.")
+    patched: str | SkipJsonSchema[None] = Field(None, description="The patched message; only in a dry run.")
 
 
 class QuarantineReplayOut(BaseModel):
     model_config = describe_schema(
-        "What became of each, oldest first, and how many became what.",
+        "Results of a replay, oldest message first, and their counts.",
         {
             "accepted": 0,
             "duplicate": 0,
@@ -139,12 +141,12 @@ class QuarantineReplayOut(BaseModel):
     failed: int
     dry_run: bool
     items: list[ReplayResultOut]
-    next_after: int | None = Field(description="More are waiting: ask again with `after`.")
+    next_after: int | None = Field(description="Pass it as `after` to continue; null: no more messages.")
 
 
 class HealthOut(BaseModel):
     model_config = describe_schema(
-        "Whether the service can do its work.",
+        "Whether the server is ready for requests.",
         {"ready": True, "database": True, "migrations": True, "sweep_lag_seconds": 0.0},
     )
 
@@ -155,6 +157,6 @@ class HealthOut(BaseModel):
 
 
 class LiveOut(BaseModel):
-    model_config = describe_schema("The process answers.", {"live": True})
+    model_config = describe_schema("The process answers requests.", {"live": True})
 
     live: Literal[True]

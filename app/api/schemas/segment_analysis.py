@@ -1,4 +1,4 @@
-"""Questions about the whole base."""
+"""Schemas of analyses over all customers: previews, dry runs, verification, segment health."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from app.rules.language.nodes import Rule
 _RULE = {"did": "Order Completed", "at_least": 2}
 _NAMED = {"id": EXAMPLE_ID, "identities": [{"kind": "user_id", "value": "user-1"}]}
 
-_Sample = Annotated[int, Field(ge=0, le=100, description="Customers shown, at most.")]
+_Sample = Annotated[int, Field(ge=0, le=100, description="Maximum number of sample customers in the response.")]
 
 
 def _describe_body(description: str, example: dict[str, Any]) -> ConfigDict:
@@ -29,22 +29,23 @@ def _describe_body(description: str, example: dict[str, Any]) -> ConfigDict:
 
 
 class PreviewIn(BaseModel):
-    model_config = _describe_body("A rule that is not saved.", {"rule": _RULE, "sample": 10, "within_ms": 500})
+    model_config = _describe_body("An unsaved rule.", {"rule": _RULE, "sample": 10, "within_ms": 500})
 
     rule: Rule
     sample: _Sample = 10
-    as_of: Instant | None = Field(None, description="An instant of the past instead of now.")
+    as_of: Instant | None = Field(None, description="Evaluate at this past instant instead of now.")
     within_ms: int | None = Field(
         None,
         ge=1,
         le=60_000,
-        description="Estimate the count in about that many milliseconds, if need be; the sample may then be shorter.",
+        description="Time limit in milliseconds. If it is exceeded, the count is an estimate and the sample may be "
+        "smaller.",
     )
 
 
 class EvidenceOut(BaseModel):
     model_config = describe_schema(
-        "A customer of whom the rule is true, and why.",
+        "A customer who matches the rule, and why.",
         {
             **_NAMED,
             "since": EXAMPLE_INSTANT,
@@ -69,7 +70,7 @@ class EvidenceOut(BaseModel):
 
 class PreviewOut(BaseModel):
     model_config = describe_schema(
-        "What the rule says of the base. Where everybody was looked at, estimate, low and high are the count.",
+        "How many customers match the rule. If all were scanned, estimate, low and high equal the count.",
         {
             "count": None,
             "estimate": 1408,
@@ -84,10 +85,10 @@ class PreviewOut(BaseModel):
         },
     )
 
-    count: int | None = Field(description="null: only estimated.")
+    count: int | None = Field(description="null: the count is only estimated.")
     estimate: int
-    low: int = Field(description="Lower end of the 95 % interval.")
-    high: int = Field(description="Upper end of the 95 % interval.")
+    low: int = Field(description="Lower bound of the 95 % confidence interval.")
+    high: int = Field(description="Upper bound of the 95 % confidence interval.")
     exact: bool
     customers_scanned: int
     customers_total: int
@@ -97,21 +98,21 @@ class PreviewOut(BaseModel):
 
 
 class DryRunIn(BaseModel):
-    model_config = _describe_body("The rule that the segment would have.", {"rule": _RULE, "sample": 10})
+    model_config = _describe_body("The new rule of the segment.", {"rule": _RULE, "sample": 10})
 
     rule: Rule
     sample: _Sample = 10
 
 
 class LabelledCustomerOut(BaseModel):
-    model_config = describe_schema("A customer of a sample.", _NAMED)
+    model_config = describe_schema("A customer in a sample.", _NAMED)
 
     id: CustomerId
     identities: list[IdentityOut]
 
 
 class MembershipChangeOut(BaseModel):
-    model_config = describe_schema("How many customers, and some of them.", {"count": 12, "sample": [_NAMED]})
+    model_config = describe_schema("Number of customers, and a sample of them.", {"count": 12, "sample": [_NAMED]})
 
     count: int
     sample: list[LabelledCustomerOut]
@@ -119,7 +120,7 @@ class MembershipChangeOut(BaseModel):
 
 class DryRunOut(BaseModel):
     model_config = describe_schema(
-        "What the change would move. Nothing was saved.",
+        "Customers who would enter, leave or stay. Nothing is saved.",
         {
             "segment": "repeat-buyers",
             "enter": {"count": 12, "sample": [_NAMED]},
@@ -136,20 +137,22 @@ class DryRunOut(BaseModel):
     enter: MembershipChangeOut
     leave: MembershipChangeOut
     stay: MembershipChangeOut
-    changes: list[str] = Field(description="Other definitions that would change with it, as they read it.")
+    changes: list[str] = Field(description="Other definitions that depend on this segment and would change too.")
     customers_total: int
     took_ms: int
     as_of: Instant
 
 
 class VerifyIn(BaseModel):
-    model_config = _describe_body("How many to look at.", {"sample": 1000})
+    model_config = _describe_body("Maximum number of messages to replay.", {"sample": 1000})
 
-    sample: int | None = Field(None, ge=1, le=1_000_000_000, description="That many random customers instead of all.")
+    sample: int | None = Field(
+        None, ge=1, le=1_000_000_000, description="Number of random customers to check. Default: all."
+    )
 
 
 class RecordedStayOut(BaseModel):
-    model_config = describe_schema("A stay in the segment.", {"since": EXAMPLE_INSTANT, "left_at": None})
+    model_config = describe_schema("An interval in the segment.", {"since": EXAMPLE_INSTANT, "left_at": None})
 
     since: Instant
     left_at: OptionalInstant
@@ -157,7 +160,7 @@ class RecordedStayOut(BaseModel):
 
 class RecordedMembershipOut(BaseModel):
     model_config = describe_schema(
-        "What is said of a customer.",
+        "The membership of a customer.",
         {"member": True, "since": EXAMPLE_INSTANT, "stays": [{"since": EXAMPLE_INSTANT, "left_at": None}]},
     )
 
@@ -168,7 +171,7 @@ class RecordedMembershipOut(BaseModel):
 
 class DifferenceOut(BaseModel):
     model_config = describe_schema(
-        "A customer whose stored answer is not what its log says.",
+        "A customer whose stored membership differs from a replay of the log.",
         {
             "customer": EXAMPLE_ID,
             "stored": {"member": False, "since": EXAMPLE_INSTANT, "stays": []},
@@ -183,7 +186,7 @@ class DifferenceOut(BaseModel):
 
 class VerifiedOut(BaseModel):
     model_config = describe_schema(
-        "The segment recomputed from the log.",
+        "Result of comparing a segment with the log.",
         {
             "segment": "repeat-buyers",
             "customers": 23570,
@@ -197,20 +200,20 @@ class VerifiedOut(BaseModel):
     )
 
     segment: str
-    customers: int = Field(description="Compared.")
-    stored: int = Field(description="Of these, with a stored answer; the others are worked out whenever asked.")
-    members: int = Field(description="Recomputed.")
+    customers: int = Field(description="Number of compared customers.")
+    stored: int = Field(description="Those with a stored membership; for the others it is computed on each read.")
+    members: int = Field(description="Members according to the log.")
     differing: int = Field(
-        description="Must be 0. Without a sample, stays that are stored of customers who do not exist count too."
+        description="Number of differences; expected: 0. Without `sample`, stored stays of missing customers count too."
     )
     differences: list[DifferenceOut] = Field(max_length=20)
     took_ms: int
-    as_of: Instant = Field(description="When it began.")
+    as_of: Instant = Field(description="Instant at which the verification started.")
 
 
 class SegmentHealthOut(BaseModel):
     model_config = describe_schema(
-        "One segment.",
+        "Usage and size of one segment.",
         {
             "key": "repeat-buyers",
             "members": 1411,
@@ -224,28 +227,30 @@ class SegmentHealthOut(BaseModel):
 
     key: str
     members: int
-    reads: int = Field(description="Of its members and its count.")
+    reads: int = Field(description="Reads of the member list and the count.")
     last_read_at: OptionalInstant
-    last_changed_at: OptionalInstant = Field(description="When a customer last entered or left.")
-    filled: bool = Field(description="false: the figures are those of a part of the customers, and there are no flags.")
+    last_changed_at: OptionalInstant = Field(description="Last time a customer entered or left.")
+    filled: bool = Field(
+        description="false: the backfill is not complete, the figures are partial and there are no flags."
+    )
     flags: list[str]
 
 
 class OverlapOut(BaseModel):
     model_config = describe_schema(
-        "Two segments with members in common.",
+        "Two segments with common members.",
         {"segments": ["engaged", "repeat-buyers"], "both": 700, "either": 2100, "jaccard": 0.3333},
     )
 
     segments: list[str] = Field(min_length=2, max_length=2)
     both: int
     either: int
-    jaccard: float = Field(description="both / either.")
+    jaccard: float = Field(description="Jaccard index: common members divided by members of either segment.")
 
 
 class SegmentHealthReportOut(BaseModel):
     model_config = describe_schema(
-        "All segments at a glance, from what is stored.",
+        "Report on all segments, computed from stored memberships.",
         {
             "customers_total": 23570,
             "customers_scanned": 23570,
@@ -265,16 +270,16 @@ class SegmentHealthReportOut(BaseModel):
 
     customers_total: int
     customers_scanned: int
-    sampled: bool = Field(description="The overlaps are those of a random part of the base.")
+    sampled: bool = Field(description="Whether overlaps were computed from a random sample of customers.")
     segments: list[SegmentHealthOut]
     overlaps: list[OverlapOut] = Field(
-        max_length=1000, description="Pairs with members in common, the most alike first."
+        max_length=1000, description="Pairs with common members, the most similar first."
     )
-    overlaps_total: int = Field(description="How many such pairs there are.")
-    near_duplicates: list[list[str]] = Field(description="Those of the overlaps with a jaccard of at least 0.95.")
-    same_meaning: list[list[str]] = Field(description="Segments whose rules mean the same.")
-    empty: list[str] = Field(description="Without a member.")
-    tiny: list[str] = Field(description="With fewer than 10 members, or less than 0.1 % of all customers.")
-    never_read: list[str] = Field(description="90 days old, and nobody asked for its members or count yet.")
-    stale: list[str] = Field(description="90 days old, and nobody entered or left it for 90 days.")
+    overlaps_total: int = Field(description="Total number of pairs with common members.")
+    near_duplicates: list[list[str]] = Field(description="Pairs with a Jaccard index of at least 0.95.")
+    same_meaning: list[list[str]] = Field(description="Groups of segments with equivalent rules.")
+    empty: list[str] = Field(description="Segments without members.")
+    tiny: list[str] = Field(description="Segments with fewer than 10 members or less than 0.1 % of all customers.")
+    never_read: list[str] = Field(description="Segments that are at least 90 days old and were never read.")
+    stale: list[str] = Field(description="Segments that are at least 90 days old and unchanged for 90 days.")
     as_of: Instant

@@ -1,4 +1,4 @@
-"""What is said of a customer's sessions."""
+"""Schemas of a customer's sessions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _TOTALS = {"count": 1, "bounce_rate": 0.0, "average_duration_seconds": 84.5, "pa
 
 class SessionPageOut(BaseModel):
     model_config = describe_schema(
-        "A page; of a screen of an app the name is known. Texts are cut at 1,000 characters.", _PAGE
+        "A page, or a screen of an app by its name. Texts are truncated to 1,000 characters.", _PAGE
     )
 
     url: str | None
@@ -51,7 +51,7 @@ class SessionPageOut(BaseModel):
 
 class AcquisitionOut(BaseModel):
     model_config = describe_schema(
-        "Where a visitor came from, as the server read it from the page's address and referrer.",
+        "Where a visitor came from, derived from the URL and the referrer of the page.",
         {
             "group": "Paid Search",
             "source": "google",
@@ -63,17 +63,19 @@ class AcquisitionOut(BaseModel):
         },
     )
 
-    group: str | None = Field(description="A default channel group, such as Organic Search or Direct.")
+    group: str | None = Field(description="Default channel group, such as Organic Search or Direct.")
     source: str | None
     medium: str | None
     campaign: str | None
     term: str | None
     content: str | None
-    click_id: str | None = Field(description="Name of the click id that there was, such as gclid.")
+    click_id: str | None = Field(description="Name of the click id in the URL, such as gclid.")
 
 
 class SessionDeviceOut(BaseModel):
-    model_config = describe_schema("A device that took part.", {"type": "mobile", "os": "iOS", "browser": "Safari"})
+    model_config = describe_schema(
+        "A device that was used in the session.", {"type": "mobile", "os": "iOS", "browser": "Safari"}
+    )
 
     type: str | None
     os: str | None
@@ -81,28 +83,32 @@ class SessionDeviceOut(BaseModel):
 
 
 class SessionOut(BaseModel):
-    model_config = describe_schema("One stretch of activity, over all tabs and devices.", _SESSION)
+    model_config = describe_schema("A session: continuous activity across all tabs and devices.", _SESSION)
 
     started_at: Instant
-    ended_at: Instant = Field(description="When its last touchpoint occurred.")
+    ended_at: Instant = Field(description="Instant of the last touchpoint.")
     duration_seconds: float
-    open: bool = Field(description="true: less than 30 minutes have passed, and it may go on.")
-    begun_by: Literal["first", "pause", "campaign"] = Field(description="Why it is not part of the one before.")
-    message_id: str = Field(description="Of its first touchpoint.")
+    open: bool = Field(
+        description="true: the last touchpoint is less than 30 minutes old, so the session may continue."
+    )
+    begun_by: Literal["first", "pause", "campaign"] = Field(description="Why a new session started.")
+    message_id: str = Field(description="Message id of the first touchpoint.")
     source: str
-    pages: int = Field(description="Views of pages and screens.")
+    pages: int = Field(description="Number of page and screen views.")
     touchpoints: int
-    bounced: bool = Field(description="One touchpoint at most, but for what a page sends by itself.")
-    channel: str = Field(description="Of the touchpoint that acquisition is from, else of the first.")
-    acquisition: AcquisitionOut | None = Field(description="null: nothing said where from, as within a site.")
+    bounced: bool = Field(description="true: at most one touchpoint, not counting automatic ones.")
+    channel: str = Field(description="Channel of the touchpoint that determined acquisition, else of the first one.")
+    acquisition: AcquisitionOut | None = Field(
+        description="null: no touchpoint had a source, for example after a pause within the site."
+    )
     entry_page: SessionPageOut | None
     exit_page: SessionPageOut | None
     devices: list[SessionDeviceOut]
-    session_ids: list[str] = Field(description="context.sessionId of the clients.")
+    session_ids: list[str] = Field(description="Values of context.sessionId that clients sent.")
 
 
 class SessionTotalsOut(BaseModel):
-    model_config = describe_schema("Figures over all sessions, open ones too; null where there is none.", _TOTALS)
+    model_config = describe_schema("Totals over all sessions, including open ones; null without sessions.", _TOTALS)
 
     count: int
     bounce_rate: float | None
@@ -127,7 +133,7 @@ class SessionsOut(BaseModel):
     totals: SessionTotalsOut
     items: list[SessionOut]
     since: OptionalInstant = Field(
-        description="Only the latest 50,000 touchpoints were looked at, which begin here; null: all of them were."
+        description="Start of the evaluated history if it was cut at the latest 50,000 touchpoints; null: complete."
     )
     next_cursor: str | None
     as_of: Instant

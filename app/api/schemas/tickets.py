@@ -1,4 +1,4 @@
-"""What is said of a customer's tickets."""
+"""Schemas of a customer's support tickets."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ _TOTALS = {
 
 
 class TicketOut(BaseModel):
-    model_config = describe_schema("One ticket of one source, as far as it was told.", _TICKET)
+    model_config = describe_schema("A ticket of one source, as far as the help desk reported it.", _TICKET)
 
     ticket_id: str
     source: str
     is_open: bool = Field(description="false: solved, deleted or spam.")
-    status: str | None = Field(description="The tool's own word, as it was told last.")
+    status: str | None = Field(description="Latest status in the tool's own words.")
     opened_at: OptionalInstant = Field(
-        description="When it was seen to be opened, else when the tool says so; null: neither is known."
+        description="When the ticket was opened, from its touchpoints or else from the tool; null: unknown."
     )
     first_seen_at: Instant
     last_seen_at: Instant
-    solved_at: OptionalInstant = Field(description="When it was last solved, though it may be open again.")
-    first_response_seconds: float | None = Field(description="From its opening to the first reply of an agent.")
-    resolution_seconds: float | None = Field(description="From its opening to when it was last solved; null: open.")
-    reopened: int = Field(description="How often it was open again after it was solved.")
-    rating: float | None = Field(description="Of 1 to 5, the latest.")
+    solved_at: OptionalInstant = Field(description="Last time it was solved; it may be open again.")
+    first_response_seconds: float | None = Field(description="Time from opening to the first reply of an agent.")
+    resolution_seconds: float | None = Field(description="Time from opening to the last solution; null: open.")
+    reopened: int = Field(description="How often it was reopened.")
+    rating: float | None = Field(description="Latest rating, from 1 to 5.")
     replies_by_customer: int
     replies_by_agent: int
 
 
 class TicketTotalsOut(BaseModel):
-    model_config = describe_schema("Figures over all tickets of a customer.", _TOTALS)
+    model_config = describe_schema("Totals over all tickets of a customer.", _TOTALS)
 
     tickets: int
     open: int
     reopened: int
-    last_csat: float | None = Field(description="The latest rating, of a ticket or not.")
+    last_csat: float | None = Field(description="Latest rating, whether it belongs to a ticket or not.")
     last_csat_at: OptionalInstant
     median_first_response_seconds: float | None
 
@@ -81,7 +81,8 @@ class TicketsOut(BaseModel):
     totals: TicketTotalsOut
     items: list[TicketOut]
     since: OptionalInstant = Field(
-        description="Only the latest 50,000 touchpoints of tickets were looked at, which begin here; null: all were."
+        description="Start of the evaluated history if it was cut at the latest 50,000 ticket touchpoints; null: "
+        "complete."
     )
     next_cursor: str | None
     as_of: Instant
@@ -89,7 +90,7 @@ class TicketsOut(BaseModel):
 
 class RedactionOut(BaseModel):
     model_config = describe_schema(
-        "What was taken out: context.private of messages, and differing twins of them in quarantine as a whole.",
+        "Numbers of redacted items: messages that lost context.private, and deleted quarantined duplicates of them.",
         {"success": True, "messages": 12, "quarantined": 0},
     )
 

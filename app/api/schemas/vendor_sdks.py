@@ -1,4 +1,4 @@
-"""What foreign SDKs send and are answered, as far as it is published: their own documentation has the rest."""
+"""Schemas of other vendors' SDKs, as far as they matter here; the vendors' documentation has the rest."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from app.http.schema_types import describe_schema
 
 class MixpanelEventIn(BaseModel):
     model_config = describe_schema(
-        "One Mixpanel event or profile update, or an array of them; as JSON, or as `data=` of a form or the query, as "
-        "JSON or base64.",
+        "One Mixpanel event or profile update, or an array of them, as JSON. Segue also accepts `data=` in a form or "
+        "the query, as JSON or base64.",
         {"event": "Product Viewed", "properties": {"token": "wk_demo", "distinct_id": "user-1", "time": 1795597029.7}},
         open=True,
     )
 
 
 class MixpanelOut(BaseModel):
-    model_config = describe_schema("With `verbose=1`; else the text `1`.", {"status": 1, "error": None})
+    model_config = describe_schema("Response with `verbose=1`.", {"status": 1, "error": None})
 
     status: Literal[1]
     error: None = None
@@ -27,7 +27,7 @@ class MixpanelOut(BaseModel):
 
 class MixpanelImportOut(BaseModel):
     model_config = describe_schema(
-        "How many were stored or were there before. With `verbose=1` of a form as `/track`.",
+        "Number of events that were stored, now or earlier.",
         {"code": 200, "num_records_imported": 2, "status": "OK"},
     )
 
@@ -59,7 +59,7 @@ class MixpanelImportErrorOut(BaseModel):
 
 class PosthogBatchIn(BaseModel):
     model_config = describe_schema(
-        "A PostHog batch, or one event; as JSON, gzip, or `data=` of a form as base64.",
+        "A PostHog batch or one event, as JSON. Segue also accepts gzip, and `data=` in a form as base64.",
         {
             "api_key": "wk_demo",
             "batch": [{"event": "$pageview", "distinct_id": "user-1", "uuid": "01a211ed-f913-79c3-bcde-a5adb2a110c3"}],
@@ -72,14 +72,14 @@ class PosthogBatchIn(BaseModel):
 
 
 class PosthogOut(BaseModel):
-    model_config = describe_schema("It was taken.", {"status": 1})
+    model_config = describe_schema("The request succeeded.", {"status": 1})
 
     status: Literal[1]
 
 
 class PosthogResultsOut(BaseModel):
     model_config = describe_schema(
-        "By uuid: ok, drop (it is in quarantine), or retry (it stood beyond a batch).",
+        "Result by uuid: `ok`, `drop` (the event is in quarantine), or `retry` (the batch had too many events).",
         {"results": {"01a211ed-f913-79c3-bcde-a5adb2a110c3": {"result": "ok"}}},
     )
 
@@ -88,7 +88,7 @@ class PosthogResultsOut(BaseModel):
 
 class FlagsOut(BaseModel):
     model_config = describe_schema(
-        "There are no feature flags.",
+        "An empty set of feature flags: Segue has none.",
         {"flags": {}, "featureFlags": {}, "featureFlagPayloads": {}, "errorsWhileComputingFlags": False},
         open=True,
     )
@@ -101,7 +101,7 @@ class FlagsOut(BaseModel):
 
 class RemoteConfigOut(BaseModel):
     model_config = describe_schema(
-        "What posthog-js may do here: capture events, compressed, and nothing else.",
+        "Settings of posthog-js: capture compressed events; every other feature is off.",
         {"token": "wk_demo", "supportedCompression": ["gzip", "gzip-js"], "hasFeatureFlags": False},
         open=True,
     )
@@ -124,7 +124,7 @@ class MeasurementIn(BaseModel):
 
 class ValidationMessageOut(BaseModel):
     model_config = describe_schema(
-        "One thing that would be refused.",
+        "A reason why an event would be refused.",
         {"fieldPath": "client_id", "description": "no usable identity", "validationCode": "VALUE_REQUIRED"},
     )
 
@@ -134,14 +134,16 @@ class ValidationMessageOut(BaseModel):
 
 
 class ValidationOut(BaseModel):
-    model_config = describe_schema("Empty: it would be stored whole.", {"validationMessages": []})
+    model_config = describe_schema(
+        "Problems of the body. Empty: everything would be stored.", {"validationMessages": []}
+    )
 
     validationMessages: list[ValidationMessageOut]
 
 
 class SourceConfigOut(BaseModel):
     model_config = describe_schema(
-        "What RudderStack's browser SDK asks for before it sends.",
+        "Settings of RudderStack's browser SDK.",
         {"source": {"id": "default", "name": "default", "writeKey": "wk_demo", "enabled": True, "destinations": []}},
         open=True,
     )
@@ -150,14 +152,14 @@ class SourceConfigOut(BaseModel):
 
 
 class JitsuOut(BaseModel):
-    model_config = describe_schema("It was taken.", {"ok": True})
+    model_config = describe_schema("The request succeeded.", {"ok": True})
 
     ok: Literal[True]
 
 
 class CustomerioIn(BaseModel):
     model_config = describe_schema(
-        "The body of a call of Customer.io's Track API: attributes of a person, or an event, device, merge or report.",
+        "Body of Customer.io's Track API v1: attributes of a person, an event, a device, a merge or a metric.",
         {"name": "purchased", "data": {"price": 19.99}, "timestamp": 1795597029},
         open=True,
     )
@@ -176,7 +178,7 @@ class CustomerioOperationIn(BaseModel):
 
 class CustomerioBatchIn(BaseModel):
     model_config = describe_schema(
-        "Many of them.",
+        "Several operations.",
         {"batch": [{"type": "person", "action": "identify", "identifiers": {"id": "user-1"}, "attributes": {}}]},
         open=True,
     )
@@ -185,12 +187,12 @@ class CustomerioBatchIn(BaseModel):
 
 
 class CustomerioOut(BaseModel):
-    model_config = describe_schema("It was taken.", {})
+    model_config = describe_schema("The request succeeded.", {})
 
 
 class CustomerioErrorOut(BaseModel):
     model_config = describe_schema(
-        "An operation that was refused.",
+        "A refused operation.",
         {"batch_index": 1, "reason": "required", "field": "name", "message": "a track message needs an event name"},
     )
 
@@ -201,6 +203,6 @@ class CustomerioErrorOut(BaseModel):
 
 
 class CustomerioErrorsOut(BaseModel):
-    model_config = describe_schema("Operations that were refused; they are in quarantine.", {"errors": []})
+    model_config = describe_schema("Refused operations; they are in quarantine.", {"errors": []})
 
     errors: list[CustomerioErrorOut]

@@ -1,4 +1,4 @@
-"""What pages are told, and what the site's own server says of its visitor."""
+"""Schemas of visitor profiles and visitor tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EXAMPLE_TOKEN = "eyJzIjoic2hvcCJ9.u7ht1wGj-fB5gtEFHXvAMn_5hkDqOhg"
 
 class MeStageOut(BaseModel):
     model_config = describe_schema(
-        "The place in one journey.",
+        "Current stage in one journey.",
         {
             "stage": "consideration",
             "since": EXAMPLE_INSTANT,
@@ -27,7 +27,7 @@ class MeStageOut(BaseModel):
     stage: str | None
     since: OptionalInstant
     valid_until: OptionalInstant
-    content: dict[str, Any] | None = Field(description="Hints for the page that the stage carries.")
+    content: dict[str, Any] | None = Field(description="Hints for the page from the definition of the stage.")
 
 
 class MeSegmentOut(BaseModel):
@@ -42,7 +42,7 @@ class MeSegmentOut(BaseModel):
 
 class MeOut(BaseModel):
     model_config = describe_schema(
-        "What a page is told of its visitor: of journeys, segments and traits only those that are public.",
+        "Profile of the visitor of a page. It contains only public journeys, segments and traits.",
         {
             "anonymous_id": _EXAMPLE_VISITOR,
             "stages": {
@@ -62,14 +62,14 @@ class MeOut(BaseModel):
         },
     )
 
-    anonymous_id: str | None = Field(description="null: the token is of a user alone.")
+    anonymous_id: str | None = Field(description="null: the token names a user only.")
     stages: dict[str, MeStageOut]
     segments: list[MeSegmentOut]
     traits: dict[str, Any]
-    valid_until: OptionalInstant = Field(description="When anything here changes by itself.")
+    valid_until: OptionalInstant = Field(description="When the profile changes if no message arrives.")
     withheld: bool = Field(
-        description="Nothing is shown: a message has joined the visitor to another identity, and the site's own server "
-        "does not vouch for them."
+        description="true: the profile is empty, because a message linked the visitor to another identity and the "
+        "site's server has not vouched for it."
     )
     etag: str
     as_of: Instant
@@ -79,20 +79,18 @@ class VisitorTokenIn(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "description": "Whom the site's own server vouches for. Needs anonymous_id, user_id, or both.",
+            "description": "The visitor for whom the site's server vouches. Needs anonymous_id, user_id, or both.",
             "examples": [{"source": "shop", "anonymous_id": _EXAMPLE_VISITOR, "user_id": "user-1"}],
         },
     )
 
     source: Annotated[str, Field(pattern=KEY_PATTERN, max_length=64)]
     anonymous_id: str | None = None
-    user_id: str | None = Field(None, description="Who is logged in.")
+    user_id: str | None = Field(None, description="Id of the user who is logged in.")
 
 
 class VisitorTokenOut(BaseModel):
-    model_config = describe_schema(
-        "A token for the page of this visitor.", {"token": _EXAMPLE_TOKEN, "expires_at": EXAMPLE_INSTANT}
-    )
+    model_config = describe_schema("A visitor token.", {"token": _EXAMPLE_TOKEN, "expires_at": EXAMPLE_INSTANT})
 
     token: str
     expires_at: Instant
@@ -100,7 +98,7 @@ class VisitorTokenOut(BaseModel):
 
 class ReceiptVisitorOut(BaseModel):
     model_config = describe_schema(
-        "Another token, or that what the page said of its visitor does not hold.",
+        "A new token, or the error if the claim of the page is invalid.",
         {"token": _EXAMPLE_TOKEN, "expires_at": EXAMPLE_INSTANT},
     )
 

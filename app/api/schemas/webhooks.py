@@ -1,4 +1,4 @@
-"""Kinds of sources, their secrets, webhooks and trying one out."""
+"""Schemas of connectors, webhook secrets, webhook receipts and dry runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.http.schema_types import EXAMPLE_INSTANT, Instant, OptionalInstant, des
 
 class ConnectorOut(BaseModel):
     model_config = describe_schema(
-        "A kind of source.",
+        "A connector.",
         {
             "key": "typeform",
             "name": "Typeform",
@@ -29,18 +29,16 @@ class ConnectorOut(BaseModel):
     key: str
     name: str
     family: str
-    secret: str = Field(
-        description="What to enter as the secret, in the tool's words; empty where Segue makes a token."
-    )
+    secret: str = Field(description="What to enter as the secret, in the tool's words. Empty: Segue generates a token.")
     makes_token: bool
-    steps: list[str] = Field(description="How to set it up; {url} is the webhook's address.")
-    options: dict[str, str] = Field(description="What a source of this kind may be told, and what it means.")
-    sample: str = Field(description="A body as the tool sends it.")
+    steps: list[str] = Field(description="Setup steps; {url} is the URL of the webhook.")
+    options: dict[str, str] = Field(description="Options of a source of this kind, each with its meaning.")
+    sample: str = Field(description="A sample body.")
     sample_headers: dict[str, str]
 
 
 class ConnectorsOut(BaseModel):
-    model_config = describe_schema("All kinds of sources.", {"items": []})
+    model_config = describe_schema("All connectors.", {"items": []})
 
     items: list[ConnectorOut]
 
@@ -49,27 +47,31 @@ class SecretIn(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "description": "A new secret of a source.",
+            "description": "A new webhook secret of a source.",
             "examples": [{"secret": "as the tool shows it", "overlap_seconds": 86400}],
         },
     )
 
     secret: Annotated[str, StringConstraints(max_length=10_000)] = Field(
-        "", description="As the tool shows it; left out for a tool that cannot sign: then a token is made."
+        "", description="The secret that the tool shows. Omit it for a tool that cannot sign: Segue generates a token."
     )
-    overlap_seconds: int = Field(86_400, ge=0, le=2_592_000, description="How long the older secrets still hold.")
+    overlap_seconds: int = Field(
+        86_400, ge=0, le=2_592_000, description="How long older secrets stay valid, in seconds."
+    )
 
 
 class SecretOut(BaseModel):
     model_config = describe_schema(
-        "A secret, never itself; of a token that was made just now the token, this once.",
+        "A secret without its value. A generated token is shown only in the response that creates it.",
         {"id": 1, "created_at": EXAMPLE_INSTANT, "expires_at": None},
     )
 
     id: int
     created_at: Instant
     expires_at: OptionalInstant
-    token: str | None = Field(None, description="Only in the answer that makes it: the webhook is called with ?token=.")
+    token: str | None = Field(
+        None, description="Only in the response that creates it. Append it to the webhook URL as ?token=."
+    )
 
 
 class SecretsOut(BaseModel):
@@ -80,7 +82,7 @@ class SecretsOut(BaseModel):
 
 class WebhookReceiptOut(BaseModel):
     model_config = describe_schema(
-        "What became of a delivery. What was rejected is in quarantine and need not be sent again.",
+        "Result of a webhook. Rejected events are in quarantine; the tool need not resend them.",
         {"success": True, "accepted": 1, "duplicate": 0, "rejected": 0, "ignored": 0, "projected": True},
     )
 
@@ -88,7 +90,7 @@ class WebhookReceiptOut(BaseModel):
     accepted: int
     duplicate: int
     rejected: int
-    ignored: int = Field(description="Events that concern no person.")
+    ignored: int = Field(description="Events that concern no customer.")
     projected: bool
 
 
@@ -114,7 +116,7 @@ class DryRunMessageOut(BaseModel):
     name: str | None
     channel: str
     occurred_at: Instant
-    identities: list[str] = Field(description="kind:value, strongest first.")
+    identities: list[str] = Field(description="Identities as kind:value, strongest first.")
     previous_id: str | None
     properties: dict[str, Any]
     context: dict[str, Any]
@@ -123,7 +125,7 @@ class DryRunMessageOut(BaseModel):
 
 class DeliveryDryRunOut(BaseModel):
     model_config = describe_schema(
-        "What a delivery would become: the whole way was gone, and nothing of it was kept.",
+        "What a webhook would store. Everything ran and was rolled back.",
         {
             "signature": "verified",
             "messages": [],
@@ -136,12 +138,12 @@ class DeliveryDryRunOut(BaseModel):
     )
 
     signature: Literal["verified", "not_checked"] = Field(
-        description="verified: signed with the source's newest secret and verified. not_checked: the tool's part needs "
-        "a key that only the tool has, or the source has no secret yet."
+        description="`verified`: signed with the newest secret and verified. `not_checked`: only the tool can sign, "
+        "or the source has no secret yet."
     )
     messages: list[DryRunMessageOut]
     accepted: int
     duplicate: int
     rejections: list[RejectionOut]
     ignored: int
-    erasures: list[str] = Field(description="kind:value of people who would be queued for erasure.")
+    erasures: list[str] = Field(description="Identities, as kind:value, for which an erasure request would be created.")

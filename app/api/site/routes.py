@@ -38,7 +38,7 @@ def add_site_routes(app: FastAPI) -> None:
     handlers: dict[str, Callable[..., Any]] = {
         "/": get_home,
         "/docs": get_api_page,
-        "/docs/openapi.json": _create_document_handler(app),
+        "/docs/openapi.json": get_page_document,
         "/docs/guides": get_guides,
         "/docs/guides/{name:path}": get_guide,
         **{f"/docs/{name}": _create_asset_handler(name) for name in _ASSETS},
@@ -69,6 +69,14 @@ async def get_api_page() -> Response:
     return render_page("/docs", title="Segue API", kind="api", content=content, styles=styles)
 
 
+def get_page_document(request: Request) -> Response:
+    """Return the document for the API page, built once for each application."""
+    state = request.app.state
+    if not hasattr(state, "page_document"):
+        state.page_document = encode_json(build_page_document(request.app.openapi()))
+    return Response(state.page_document, media_type=JSON)
+
+
 def get_guides() -> Response:
     return render_page("/docs/guides", title="Segue guides", kind="guide", content=render_index())
 
@@ -90,17 +98,6 @@ def get_guide(request: Request, name: str) -> Response:
         '<script>if (matchMedia("(min-width: 1000px)").matches) document.querySelector("details").open = true</script>'
     )
     return render_page(request.url.path, title=f"{guide.title} - Segue", kind="guide", content=content)
-
-
-def _create_document_handler(app: FastAPI) -> Callable[..., Any]:
-    @cache
-    def build_body() -> bytes:
-        return encode_json(build_page_document(app.openapi()))
-
-    def get_page_document() -> Response:
-        return Response(build_body(), media_type=JSON)
-
-    return get_page_document
 
 
 def _create_asset_handler(name: str) -> Callable[..., Any]:
