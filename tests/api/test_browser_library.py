@@ -13,7 +13,7 @@ from tests.support.running_app import RunningApp, is_problem
 PLAIN = {"Accept-Encoding": "identity"}
 
 
-async def test_it_is_the_built_file_and_for_every_page(service: RunningApp) -> None:
+async def test_library_is_the_built_file_and_open_to_every_origin(service: RunningApp) -> None:
     for headers in (PLAIN, {**PLAIN, "Origin": "https://shop.example.com"}):
         answer = await service.client.get("/segue.js", headers=headers)
         assert answer.status_code == 200
@@ -26,7 +26,7 @@ async def test_it_is_the_built_file_and_for_every_page(service: RunningApp) -> N
         assert answer.headers["vary"] == "Accept-Encoding"
 
 
-async def test_packed_where_the_browser_can_unpack(service: RunningApp) -> None:
+async def test_library_is_compressed_if_the_browser_accepts_gzip(service: RunningApp) -> None:
     async with service.client.stream("GET", "/segue.js", headers={"Accept-Encoding": "br, gzip"}) as answer:
         assert answer.headers["content-encoding"] == "gzip"
         packed = b"".join([chunk async for chunk in answer.aiter_raw()])
@@ -46,14 +46,14 @@ async def test_packed_where_the_browser_can_unpack(service: RunningApp) -> None:
         ("br;q=1.0, *;q=0.5", True),
     ],
 )
-async def test_packed_only_for_whom_says_so(service: RunningApp, accepted: str, packed: bool) -> None:
+async def test_accepts_gzip_follows_rfc_9110(service: RunningApp, accepted: str, packed: bool) -> None:
     async with service.client.stream("GET", "/segue.js", headers={"Accept-Encoding": accepted}) as answer:
         assert ("content-encoding" in answer.headers) is packed
         content = b"".join([chunk async for chunk in answer.aiter_raw()])
     assert (gzip.decompress(content) if packed else content) == snippet().content
 
 
-async def test_kept_by_its_tag(service: RunningApp) -> None:
+async def test_library_answers_304_for_a_known_etag(service: RunningApp) -> None:
     plain = await service.client.get("/segue.js", headers=PLAIN)
     packed = await service.client.get("/segue.js", headers={"Accept-Encoding": "gzip"})
     assert plain.headers["etag"] != packed.headers["etag"]
@@ -65,7 +65,7 @@ async def test_kept_by_its_tag(service: RunningApp) -> None:
     assert other.status_code == 200
 
 
-async def test_for_ever_under_the_name_of_its_content(service: RunningApp) -> None:
+async def test_versioned_library_is_cached_permanently(service: RunningApp) -> None:
     version = sha256(snippet().content).hexdigest()[:12]
     answer = await service.client.get(f"/segue-{version}.js", headers=PLAIN)
     assert answer.content == snippet().content
@@ -76,6 +76,6 @@ async def test_for_ever_under_the_name_of_its_content(service: RunningApp) -> No
         assert "immutable" not in refused.headers.get("cache-control", "")
 
 
-async def test_head(service: RunningApp) -> None:
+async def test_library_answers_head(service: RunningApp) -> None:
     answer = await service.client.head("/segue.js", headers=PLAIN)
     assert (answer.status_code, answer.headers["content-length"]) == (200, str(len(snippet().content)))

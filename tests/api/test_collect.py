@@ -37,7 +37,7 @@ async def test_every_route_answers_with_a_receipt(service: Any, slash: str) -> N
     assert (await service.client.post(f"/v1/m{slash}", content=b'{"series":[]}')).json() == {"success": True}
 
 
-async def test_a_bad_message_does_not_stop_its_neighbours(service: Any) -> None:
+async def test_rejected_message_does_not_affect_the_rest_of_the_batch(service: Any) -> None:
     batch = [MESSAGE | {"messageId": "m-1"}, 7, {"type": "track", "userId": "user-1", "messageId": "m-2"}]
     response = await service.client.post("/v1/batch", json={"batch": batch, "writeKey": service.keys.write_key})
     receipt = response.json()
@@ -50,14 +50,14 @@ async def test_a_bad_message_does_not_stop_its_neighbours(service: Any) -> None:
     assert again.json()["duplicate"] == 1
 
 
-async def test_a_clamped_timestamp_is_a_warning(service: Any) -> None:
+async def test_clamped_timestamp_causes_a_warning(service: Any) -> None:
     body = {**MESSAGE, "timestamp": "2999-01-01T00:00:00Z", "messageId": "m-1"}
     response = await service.client.post("/v1/track", json=body, headers=basic_auth(service.keys.write_key))
     (warning,) = response.json()["warnings"]
     assert (warning["index"], warning["messageId"], warning["code"]) == (0, "m-1", "timestamp_future")
 
 
-async def test_where_a_key_may_stand(service: Any) -> None:
+async def test_write_key_is_read_from_header_body_and_query(service: Any) -> None:
     write = service.keys.write_key
     with_key = {**MESSAGE, "writeKey": write}
     for headers, body, query in (
@@ -74,7 +74,7 @@ async def test_where_a_key_may_stand(service: Any) -> None:
         assert response.status_code == 200, (headers, response.text)
 
 
-async def test_keys_that_may_not_send(service: Any) -> None:
+async def test_invalid_keys_cannot_send(service: Any) -> None:
     for headers in (
         {},
         basic_auth("wk_unknown"),
@@ -106,7 +106,7 @@ BODIES: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize(("body", "code"), BODIES)
-async def test_bodies_that_cannot_be_read(service: Any, body: bytes, code: str) -> None:
+async def test_unreadable_bodies_are_refused(service: Any, body: bytes, code: str) -> None:
     response = await service.client.post("/v1/batch", content=body, headers=basic_auth(service.keys.write_key))
     assert is_problem(response, 400, code), response.text
 
@@ -134,7 +134,7 @@ async def test_hostile_messages_are_rejected_under_a_200(service: Any, body: byt
     assert len(page["items"]) == (response.status_code == 200)
 
 
-async def test_the_bound_holds_without_a_content_length(service: Any) -> None:
+async def test_body_limit_applies_without_content_length(service: Any) -> None:
     read = 0
 
     async def endless() -> Any:
@@ -148,7 +148,7 @@ async def test_the_bound_holds_without_a_content_length(service: Any) -> None:
     assert read < 10
 
 
-async def test_a_body_that_drips_is_given_up(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_body_is_refused_with_408(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.http.bodies.BODY_SECONDS_MAX", 0.05)
 
     async def drips() -> Any:
@@ -162,7 +162,7 @@ async def test_a_body_that_drips_is_given_up(service: Any, monkeypatch: pytest.M
         assert response.headers["connection"] == "close"
 
 
-async def test_gzip_and_odd_content_types(service: Any) -> None:
+async def test_gzip_and_unusual_content_types_are_accepted(service: Any) -> None:
     body = json.dumps({"batch": [MESSAGE], "writeKey": service.keys.write_key}).encode()
     for headers, content in (
         ({"content-type": "text/plain"}, body),
@@ -173,7 +173,7 @@ async def test_gzip_and_odd_content_types(service: Any) -> None:
         assert response.status_code == 200, response.text
 
 
-async def test_other_methods_and_paths_have_the_same_shape(service: Any) -> None:
+async def test_unknown_methods_and_paths_answer_problems(service: Any) -> None:
     assert is_problem(await service.client.get("/v1/track"), 405, "method_not_allowed")
     assert is_problem(await service.client.post("/v1/nothing"), 404, "not_found")
     assert is_problem(await service.client.get("/nothing"), 404, "not_found")
@@ -200,7 +200,7 @@ async def test_preflights_need_no_key(service: Any) -> None:
         assert "Origin" in response.headers["vary"]
 
 
-async def test_answers_and_failures_can_be_read_by_the_page(service: Any) -> None:
+async def test_cors_headers_are_set_on_success_and_failure(service: Any) -> None:
     for headers, content in (
         (basic_auth(service.keys.write_key), json.dumps(MESSAGE).encode()),
         (basic_auth("wk_unknown"), json.dumps(MESSAGE).encode()),
@@ -218,7 +218,7 @@ async def test_answers_and_failures_can_be_read_by_the_page(service: Any) -> Non
     assert response.headers["access-control-allow-origin"] == ORIGIN
 
 
-async def test_secret_routes_are_closed_to_pages(service: Any) -> None:
+async def test_secret_routes_send_no_cors_headers(service: Any) -> None:
     await service.send(MESSAGE)
     for path in ("/v1/customers/user-1", "/v1/segments", "/v1/keys", "/livez", "/v1/quarantine"):
         response = await service.client.get(path, headers={**service.secret, "Origin": ORIGIN})
@@ -231,7 +231,7 @@ async def test_secret_routes_are_closed_to_pages(service: Any) -> None:
         assert not [name for name in response.headers if name.startswith("access-control")]
 
 
-async def test_settings_for_a_browser_sdk(service: Any) -> None:
+async def test_sdk_settings_name_this_host(service: Any) -> None:
     key = service.keys.write_key
     response = await service.client.get(f"/v1/projects/{key}/settings", headers={"Origin": ORIGIN})
     assert response.headers["access-control-allow-origin"] == ORIGIN
@@ -241,7 +241,7 @@ async def test_settings_for_a_browser_sdk(service: Any) -> None:
     assert is_problem(await service.client.get("/v1/projects/wk_unknown/settings"), 404, "not_found")
 
 
-async def test_a_failure_of_ours_tells_nothing(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_internal_error_reveals_no_details(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> int:
         raise RuntimeError("internals")
 

@@ -34,7 +34,7 @@ async def traits(service: RunningApp, user: str = "user-1", **params: Any) -> di
     return found
 
 
-async def test_a_computed_trait_from_creation_to_archive(settings: Settings, frozen: FrozenClock) -> None:
+async def test_computed_trait_lifecycle(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
         made = await service.tell("POST", "/v1/traits", TRAIT, 201)
         assert {**TRAIT, "public": False, "version": 1, "status": "current", "created_at": made["created_at"]} == made
@@ -60,7 +60,7 @@ async def test_a_computed_trait_from_creation_to_archive(settings: Settings, fro
             await service.ask(f"/v1/customers/user-1/traits/spent{path}", 404)
 
 
-async def test_it_hides_a_declared_trait_of_its_name(settings: Settings, frozen: FrozenClock) -> None:
+async def test_computed_trait_hides_a_declared_trait_of_the_same_name(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
         declared = {"spent": "much", "plan": "pro"}
         await service.send(
@@ -77,7 +77,7 @@ async def test_it_hides_a_declared_trait_of_its_name(settings: Settings, frozen:
         assert b'"spent":1.666666666666666666666666666666667' in response.content
 
 
-async def test_it_follows_time(settings: Settings, frozen: FrozenClock) -> None:
+async def test_computed_trait_changes_as_time_passes(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/traits", TRAIT, 201)
         await service.send(order(10, 3), order(5, 1))
@@ -93,7 +93,7 @@ async def test_it_follows_time(settings: Settings, frozen: FrozenClock) -> None:
             assert await traits(service, as_of=rfc3339(instant)) == said
 
 
-async def test_what_it_was_worked_out_from(settings: Settings, frozen: FrozenClock) -> None:
+async def test_explanation_lists_the_evidence_of_a_computed_trait(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/traits", TRAIT, 201)
         future = track("Order Completed", properties={"total": 1}, timestamp=rfc3339(NOON + HOUR), messageId="f")
@@ -116,7 +116,7 @@ async def test_what_it_was_worked_out_from(settings: Settings, frozen: FrozenClo
         await service.ask("/v1/customers/nobody/traits/spent/explain", 404)
 
 
-async def test_each_node_says_since_when(settings: Settings, frozen: FrozenClock) -> None:
+async def test_explanation_nodes_have_since(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
         rule = {
             "any": [
@@ -166,7 +166,7 @@ async def test_each_node_says_since_when(settings: Settings, frozen: FrozenClock
          {"stages": [{"key": "x", "name": "x", "rule": {"did": "b"}}]}),
     ],
 )  # fmt: skip
-async def test_the_change_log(service: RunningApp, kind: str, one: Any, other: Any) -> None:
+async def test_trait_versions_are_listed(service: RunningApp, kind: str, one: Any, other: Any) -> None:
     path = f"/v1/{kind}s"
     (body,), (body_after,) = one.values(), other.values()
 
@@ -204,7 +204,7 @@ async def test_the_change_log(service: RunningApp, kind: str, one: Any, other: A
     assert [each["status"] for each in items] == ["current", "archived", "superseded", "superseded", "superseded"]
 
 
-async def test_more_points_than_a_state_keeps_are_read_from_the_log(settings: Settings, frozen: FrozenClock) -> None:
+async def test_points_beyond_the_state_limit_are_read_from_the_log(settings: Settings, frozen: FrozenClock) -> None:
     few = settings.model_copy(update={"series_points_max": 20})
     async with running_app(few, frozen) as service:
         await service.tell("POST", "/v1/traits", TRAIT, 201)
@@ -236,7 +236,7 @@ async def test_more_points_than_a_state_keeps_are_read_from_the_log(settings: Se
         ({"key": "x", "note": "n" * 501, "value": {"count": "e"}}, "/note"),
     ],
 )
-async def test_refused_traits_say_where_and_what_to_do(service: RunningApp, body: Any, path: str) -> None:
+async def test_invalid_traits_report_path_and_remedy(service: RunningApp, body: Any, path: str) -> None:
     answer = await service.tell("POST", "/v1/traits", body, 422)
     assert answer["code"] == "invalid_definition"
     assert answer["path"].startswith(path), answer

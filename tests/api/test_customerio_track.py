@@ -48,14 +48,14 @@ async def test_ids_stay_whole_in_paths(service: RunningApp, id: str) -> None:
     assert (await service.ask("/v1/quarantine"))["items"] == []
 
 
-async def test_a_path_whose_prefix_came_encoded_is_decoded_once(service: RunningApp) -> None:
+async def test_encoded_path_prefix_is_decoded_once(service: RunningApp) -> None:
     response = await ask(service, "POST", "/api/v1/custom%65rs/100%25/events", {"name": "E"})
     assert (response.status_code, await tracked(service, quote("user_id:100%", safe=""))) == (200, ["E"])
     response = await ask(service, "PUT", "/api/v1/customers/%FF", {})
     assert (response.status_code, response.json()["code"]) == (400, "bad_request")
 
 
-async def test_either_half_is_the_key(service: RunningApp) -> None:
+async def test_site_id_or_api_key_may_be_the_write_key(service: RunningApp) -> None:
     key = service.keys.write_key
     for auth, status in (
         ((key, ""), 200), ((key, "secret"), 200), (("site", key), 200), (("", key), 200),
@@ -67,7 +67,7 @@ async def test_either_half_is_the_key(service: RunningApp) -> None:
     assert bare.status_code == 401
 
 
-async def test_every_other_call(service: RunningApp) -> None:
+async def test_remaining_calls_are_stored(service: RunningApp) -> None:
     for path, body in (
         ("/api/v1/events", {"name": "seen", "anonymous_id": "a-1", "data": {}}),
         ("/api/v1/merge_customers", {"primary": {"id": "user-1"}, "secondary": {"email": "user@example.com"}}),
@@ -82,7 +82,7 @@ async def test_every_other_call(service: RunningApp) -> None:
     assert await tracked(service, "user-1") == ["email.clicked", "email.clicked"]
 
 
-async def test_nobody_is_erased_by_a_public_key(service: RunningApp) -> None:
+async def test_write_key_requests_erasure_but_erases_nothing(service: RunningApp) -> None:
     await ask(service, "PUT", "/api/v1/customers/user-1", {"email": "user@example.com", "plan": "gold"})
     for method, path in (
         ("DELETE", of_customer("user@example.com")),
@@ -105,7 +105,7 @@ async def test_nobody_is_erased_by_a_public_key(service: RunningApp) -> None:
     assert len((await service.ask("/v1/erasure-requests"))["items"]) == 3
 
 
-async def test_a_batch_keeps_the_good_ones_and_says_which_were_not(service: RunningApp) -> None:
+async def test_batch_stores_valid_operations_and_reports_the_others(service: RunningApp) -> None:
     event = {"type": "person", "action": "event", "identifiers": {"id": "user-1"}, "timestamp": 1700000001}
     operations = [{**event, "name": "A"}, {**event}, {**event, "name": "B"}, {**event, "action": "delete"}]
     raw = json.dumps({"batch": operations}).encode()
@@ -122,7 +122,7 @@ async def test_a_batch_keeps_the_good_ones_and_says_which_were_not(service: Runn
     assert (whole.status_code, whole.json()) == (200, {})
 
 
-async def test_one_operation(service: RunningApp) -> None:
+async def test_entity_stores_one_operation(service: RunningApp) -> None:
     event = {"type": "person", "action": "event", "identifiers": {"email": "user@example.com"}, "name": "A"}
     taken = await ask(service, "POST", "/api/v2/entity", event)
     assert (taken.status_code, taken.json()) == (200, {})
@@ -132,7 +132,7 @@ async def test_one_operation(service: RunningApp) -> None:
     assert json.loads(kept["original"]) == {**event, "name": ""}
 
 
-async def test_a_refused_call_is_replayed_once(service: RunningApp) -> None:
+async def test_refused_call_can_be_replayed_once(service: RunningApp) -> None:
     refused = await ask(service, "POST", of_customer("a/b", "/events"), {"name": "", "data": {"price": 1}})
     assert (refused.status_code, refused.json()) == (200, {})
     [kept] = (await service.ask("/v1/quarantine"))["items"]
@@ -145,7 +145,7 @@ async def test_a_refused_call_is_replayed_once(service: RunningApp) -> None:
 
 
 @pytest.mark.parametrize("body", [b"no", b"7", b"[]", b'{"a":', b"\xff"])
-async def test_bodies_that_are_refused(service: RunningApp, body: bytes) -> None:
+async def test_unreadable_bodies_are_refused(service: RunningApp, body: bytes) -> None:
     for method, path in (
         ("PUT", "/api/v1/customers/user-1"),
         ("POST", "/api/v1/customers/user-1/events"),
@@ -155,7 +155,7 @@ async def test_bodies_that_are_refused(service: RunningApp, body: bytes) -> None
         assert (response.status_code, response.json()["code"]) == (400, "invalid_body"), (path, body)
 
 
-async def test_pages_of_others_may_not_call_it(service: RunningApp) -> None:
+async def test_track_api_sends_no_cors_headers(service: RunningApp) -> None:
     response = await service.client.options(
         "/api/v1/customers/user-1",
         headers={"Origin": "https://shop.example.com", "Access-Control-Request-Method": "DELETE"},
@@ -169,7 +169,7 @@ def related(people: int, **more: Any) -> dict[str, Any]:
     return {"type": "object", "action": "identify", "identifiers": company, "cio_relationships": who, **more}
 
 
-async def test_one_operation_about_many_people_is_bounded_before_it_is_taken_apart(service: RunningApp) -> None:
+async def test_operation_about_many_people_is_limited_before_parsing(service: RunningApp) -> None:
     """Each of its people would get a copy of what it says."""
     for operation in (related(1_000, attributes={"note": "x" * 2_000}), related(1, attributes={"note": "x" * 40_000})):
         response = await ask(service, "POST", "/api/v2/batch", {"batch": [operation]})
@@ -182,13 +182,13 @@ async def test_one_operation_about_many_people_is_bounded_before_it_is_taken_apa
     assert len(response.json()["errors"]) == 4, "8 times 300 messages are within the limit of a batch"
 
 
-async def test_nobody_without_a_key_has_a_body_read(service: RunningApp) -> None:
+async def test_body_is_not_read_without_a_valid_key(service: RunningApp) -> None:
     for path in ("/api/v2/batch", "/api/v2/entity", "/api/v1/events", "/api/v1/customers/1/events"):
         response = await ask(service, "POST", path, None, content=b"{no json", auth=("site", "unknown"))
         assert (response.status_code, response.json()["code"]) == (401, "unauthorized"), path
 
 
-async def test_leaving_is_not_joining(service: RunningApp) -> None:
+async def test_deleted_relationships_are_recorded_as_such(service: RunningApp) -> None:
     person = {"type": "person", "identifiers": {"id": "user-0"}}
     relation = [{"identifiers": {"object_type_id": "1", "object_id": "acme"}}]
     for operation in (
@@ -204,7 +204,7 @@ async def test_leaving_is_not_joining(service: RunningApp) -> None:
     assert "group" not in {type for type, _ in told}
 
 
-async def test_relations_at_the_top_and_a_phone_that_identifies(service: RunningApp) -> None:
+async def test_top_level_relationships_and_phone_identities(service: RunningApp) -> None:
     relation = [{"identifiers": {"object_type_id": "1", "object_id": "acme"}}]
     who = {"id": "user-1", "phone": "+49 30 123456"}
     operation = {"type": "person", "action": "identify", "identifiers": who, "cio_relationships": relation}
@@ -215,7 +215,7 @@ async def test_relations_at_the_top_and_a_phone_that_identifies(service: Running
     assert sorted(row["type"] for row in rows) == ["group", "identify"]
 
 
-async def test_an_operation_about_many_is_refused_and_kept_once(service: RunningApp) -> None:
+async def test_refused_operation_about_many_people_is_quarantined_once(service: RunningApp) -> None:
     operation = {**related(0), "cio_relationships": [{}] * 200}
     response = await ask(service, "POST", "/api/v2/batch", {"batch": [operation]})
     assert [each["batch_index"] for each in response.json()["errors"]] == [0]

@@ -19,7 +19,7 @@ from app.touchpoint import DAY, SECOND, derive_identity_id
 from tests.support.running_app import NOON, RunningApp, track
 
 
-async def test_a_customer(service: RunningApp) -> None:
+async def test_customer_has_identities_traits_stages_and_segments(service: RunningApp) -> None:
     await service.send(
         {"type": "page", "anonymousId": "anon-1", "name": "Home"},
         {"type": "identify", "userId": "user-1", "anonymousId": "anon-1",
@@ -44,7 +44,7 @@ async def test_a_customer(service: RunningApp) -> None:
         assert found["id"] == customer["id"], name
 
 
-async def test_an_id_of_a_merged_customer_keeps_resolving(service: RunningApp) -> None:
+async def test_id_of_a_merged_customer_still_resolves(service: RunningApp) -> None:
     await service.send({"type": "page", "anonymousId": "anon-1"})
     before = (await service.ask("/v1/customers/anonymous_id:anon-1"))["id"]
     await service.send({"type": "identify", "userId": "user-1", "anonymousId": "anon-1"})
@@ -73,7 +73,7 @@ NASTY = [
 ]
 
 
-async def test_ids_with_any_character_in_the_path(service: RunningApp) -> None:
+async def test_ids_in_paths_may_contain_any_character(service: RunningApp) -> None:
     await service.send(*[track("Product Viewed", each) for each in NASTY])
     for each in NASTY:
         customer = await service.ask(f"/v1/customers/user_id:{quote(each, safe='')}")
@@ -82,7 +82,7 @@ async def test_ids_with_any_character_in_the_path(service: RunningApp) -> None:
             assert await service.ask(f"/v1/customers/user_id:{quote(each, safe='')}/{path}")
 
 
-async def test_any_id_round_trips(settings: Settings, start: Any) -> None:
+async def test_percent_encoded_ids_round_trip(settings: Settings, start: Any) -> None:
     texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40)
     async with start(settings) as service:
         found: list[str] = []
@@ -120,14 +120,14 @@ async def test_any_id_round_trips(settings: Settings, start: Any) -> None:
         ("a/b", 404, "not_found"),
     ],
 )
-async def test_who_is_nobody(service: RunningApp, path: str, status: int, code: str) -> None:
+async def test_unknown_and_unusable_ids_are_not_found(service: RunningApp, path: str, status: int, code: str) -> None:
     answer = await service.ask(f"/v1/customers/{path}", status)
     assert (answer["code"], answer["status"]) == (code, status)
     if status == 404 and path != "a/b":
         assert (await service.ask(f"/v1/customers/{path}/journey", 404))["code"] == "not_found"
 
 
-async def test_paths_that_come_encoded_are_decoded_once(service: RunningApp) -> None:
+async def test_encoded_paths_are_decoded_once(service: RunningApp) -> None:
     await service.send(track("e", user="a%2Fb"), track("e", user="a%b"))
     for path in ("/v1/customers/a%252Fb", "/v1/%63ustomers/a%252Fb", "/v1/%63ustomers/a%25b"):
         answer = await service.ask(path)
@@ -136,7 +136,7 @@ async def test_paths_that_come_encoded_are_decoded_once(service: RunningApp) -> 
     assert why["segment"] == "repeat-buyers"
 
 
-async def test_entity_tags(service: RunningApp) -> None:
+async def test_customer_reads_support_etags(service: RunningApp) -> None:
     await service.send(track("Product Viewed"))
     customer = "/v1/customers/user-1"
     paths = [customer + path for path in ("", "/journey", "/segments", "/links", "/segments/engaged/explain")]
@@ -155,7 +155,7 @@ async def test_entity_tags(service: RunningApp) -> None:
     assert changed.headers["etag"] != tag
 
 
-async def test_time_alone_changes_what_a_read_says(settings: Settings, start: Any, frozen: FrozenClock) -> None:
+async def test_reads_change_as_time_passes(settings: Settings, start: Any, frozen: FrozenClock) -> None:
     """No worker runs: the read itself is exact, a microsecond before and after."""
     async with start(settings, frozen) as service:
         await service.send(track("Order Completed"))
@@ -198,7 +198,7 @@ async def is_in(service: RunningApp, segment: str) -> bool:
     return listed
 
 
-async def test_a_message_of_the_future_ends_what_holds_now(settings: Settings, start: Any, frozen: FrozenClock) -> None:
+async def test_future_message_limits_valid_until(settings: Settings, start: Any, frozen: FrozenClock) -> None:
     """A clock that runs ahead: the message counts from its own instant on, and is announced until then."""
     async with start(settings, frozen) as service:
         await service.send(track("Order Completed"))
@@ -215,7 +215,7 @@ async def test_a_message_of_the_future_ends_what_holds_now(settings: Settings, s
         assert await is_in(service, "repeat-buyers")
 
 
-async def test_explanations_know_messages_of_the_future(settings: Settings, start: Any, frozen: FrozenClock) -> None:
+async def test_explanations_consider_future_messages(settings: Settings, start: Any, frozen: FrozenClock) -> None:
     """At each node: the truth lasts until the message counts or time alone changes it, whichever comes first."""
     hour = 3600 * SECOND
     async with start(settings, frozen) as service:
@@ -236,7 +236,7 @@ async def test_explanations_know_messages_of_the_future(settings: Settings, star
         assert (other["truth"], other["valid_until"]) == (True, rfc3339(NOON + 4 * hour))
 
 
-async def test_nothing_holds_before_the_first_message(settings: Settings, start: Any, frozen: FrozenClock) -> None:
+async def test_as_of_before_the_first_message_has_no_state(settings: Settings, start: Any, frozen: FrozenClock) -> None:
     async with start(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"not": {"did": "f"}}}, 201)
         await service.send(track("e", timestamp=rfc3339(NOON + SECOND)))
@@ -250,7 +250,7 @@ async def test_nothing_holds_before_the_first_message(settings: Settings, start:
         assert customer["stages"]["six-stage"]["valid_until"] == rfc3339(NOON + SECOND)
 
 
-async def test_history_of_stages(settings: Settings, start: Any, frozen: FrozenClock) -> None:
+async def test_stage_history_lists_every_interval(settings: Settings, start: Any, frozen: FrozenClock) -> None:
     async with start(settings, frozen) as service:
         days = ["Product Viewed", "Product Added", "Order Completed"]
         await service.send(
@@ -299,7 +299,7 @@ async def test_explanations_name_the_touchpoints(service: RunningApp) -> None:
     assert (await service.ask("/v1/customers/user-1/journeys/none/explain", 404))["code"] == "not_found"
 
 
-async def test_the_timeline_in_pages(service: RunningApp) -> None:
+async def test_touchpoints_are_paginated(service: RunningApp) -> None:
     instants = [rfc3339(NOON + n // 3 * SECOND) for n in range(11)]
     await service.send(
         *[track("e", anonymousId=f"anon-{n % 2}", timestamp=instants[n], messageId=f"m-{n:02}") for n in range(11)],
@@ -319,7 +319,7 @@ async def test_the_timeline_in_pages(service: RunningApp) -> None:
     ]
 
 
-async def test_a_cursor_of_ours_is_taken_back_whatever_it_holds(service: RunningApp) -> None:
+async def test_issued_cursors_are_accepted(service: RunningApp) -> None:
     """255 characters that JSON escapes make the longest cursor."""
     await service.send(*[track("e", messageId=char * 255, timestamp=rfc3339(NOON)) for char in "\x01\x02\x03"])
     found = await service.all_of("/v1/customers/user-1/touchpoints", limit=1)
@@ -339,7 +339,7 @@ ABSURD = [
 
 
 @pytest.mark.parametrize("cursor", [*ABSURD, "x", "e30", "%00", "a" * 7000, "é"])
-async def test_cursors_that_are_not_ours(service: RunningApp, cursor: str) -> None:
+async def test_forged_cursors_are_refused(service: RunningApp, cursor: str) -> None:
     await service.send(track("Product Viewed"))
     for path in ("/v1/customers/user-1/touchpoints", "/v1/segments/engaged/members", "/v1/quarantine"):
         answer = await service.ask(path, 400, params={"cursor": cursor})
@@ -349,7 +349,7 @@ async def test_cursors_that_are_not_ours(service: RunningApp, cursor: str) -> No
         assert answer["code"] == "invalid_parameter"
 
 
-async def test_lookup(service: RunningApp) -> None:
+async def test_lookup_returns_customers_in_request_order(service: RunningApp) -> None:
     await service.send(track("Order Completed"), track("Product Viewed", "user-2", anonymousId="anon-2"))
     refs = ["user_id:user-2", "nobody", "user-1", "anonymous_id:anon-2", "null", "user-1", ""]
     answer = await service.tell("POST", "/v1/customers/lookup", {"customers": refs})
@@ -388,13 +388,13 @@ async def test_links_can_be_undone_and_restored(service: RunningApp) -> None:
         await service.tell("POST", "/v1/customers/links/undo", body, status)
 
 
-async def test_identity_ids_are_customer_ids(service: RunningApp) -> None:
+async def test_ids_of_identities_resolve_to_the_customer(service: RunningApp) -> None:
     await service.send(track("Product Viewed"))
     id = (await service.ask("/v1/customers/user-1"))["id"]
     assert id.replace("-", "") == derive_identity_id("user_id", "user-1").hex()
 
 
-async def test_a_definition_of_another_worker_holds_at_once(settings: Settings, start: Any) -> None:
+async def test_definition_of_another_process_applies_at_once(settings: Settings, start: Any) -> None:
     starts: AbstractAsyncContextManager[RunningApp] = start(settings)
     async with starts as one, start(settings) as other:
         other.keys = one.keys

@@ -36,7 +36,7 @@ async def violations(service: RunningApp, **params: Any) -> list[Any]:
     return (await service.ask(f"{PLAN}/violations", params=params))["items"]
 
 
-async def test_warn_stores_and_tells(service: RunningApp) -> None:
+async def test_warn_mode_stores_the_message_and_warns(service: RunningApp) -> None:
     entry = await plan(service, "Order Completed")
     assert entry == {
         "source": None,
@@ -73,7 +73,7 @@ async def test_warn_stores_and_tells(service: RunningApp) -> None:
     assert [each["messages"] for each in await violations(service)] == [2]
 
 
-async def test_what_the_database_refuses_of_the_tally_holds_up_nothing_else(
+async def test_refused_statistics_do_not_block_other_statistics(
     service: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.tracking_plan.event_schema._REASON_CHARS_MAX", 100_000)
@@ -114,9 +114,7 @@ async def test_segment_usage_waits_for_a_flush_that_is_still_writing(service: Ru
     assert await services.pool.fetchval("SELECT reads FROM segment_reads WHERE key = 'new-visitors'") == 1
 
 
-async def test_what_is_committed_is_acknowledged_whatever_counting_does(
-    service: RunningApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failing_statistics_do_not_affect_receipts(service: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("a fault of the tally")
 
@@ -127,7 +125,7 @@ async def test_what_is_committed_is_acknowledged_whatever_counting_does(
     assert len((await service.ask("/v1/customers/user-1/touchpoints"))["items"]) == 1
 
 
-async def test_quarantine_keeps_apart_and_a_corrected_plan_lets_in(service: RunningApp) -> None:
+async def test_quarantined_message_is_stored_after_the_plan_is_corrected(service: RunningApp) -> None:
     await plan(service, "Order Completed", "quarantine")
     body = {
         "sentAt": "2026-01-01T00:00:10Z",
@@ -158,7 +156,7 @@ async def test_quarantine_keeps_apart_and_a_corrected_plan_lets_in(service: Runn
     assert order["occurred_at"] != "2026-01-01T00:00:00.000000Z"
 
 
-async def test_an_entry_of_a_source_comes_before_that_of_every_source(service: RunningApp) -> None:
+async def test_plan_entry_of_a_source_overrides_the_general_one(service: RunningApp) -> None:
     await plan(service, "Order Completed", "quarantine")
     await plan(service, "Order Completed", "off", source="default")
     await service.send(track("Order Completed"))
@@ -175,7 +173,7 @@ async def test_an_entry_of_a_source_comes_before_that_of_every_source(service: R
     assert response.status_code == 404
 
 
-async def test_pages_and_odd_names(service: RunningApp) -> None:
+async def test_plan_accepts_page_views_and_unusual_event_names(service: RunningApp) -> None:
     await plan(service, "page_viewed", schema={"required": ["path"]})
     await plan(service, "checkout%2Fstep%201", schema={"required": ["step"]})
     receipt = await service.send(
@@ -187,7 +185,7 @@ async def test_pages_and_odd_names(service: RunningApp) -> None:
         assert response.status_code == 400, response.text
 
 
-async def test_what_is_no_schema_is_refused_with_its_path(service: RunningApp) -> None:
+async def test_invalid_schema_is_refused_with_its_path(service: RunningApp) -> None:
     for schema, path in (
         ({"properties": {"a": {"type": "text"}}}, "/schema/properties/a/type"),
         ({"$ref": "http://localhost:1/x"}, "/schema/$ref"),
@@ -201,7 +199,7 @@ async def test_what_is_no_schema_is_refused_with_its_path(service: RunningApp) -
     assert (await service.ask(PLAN))["items"] == []
 
 
-async def test_other_processes_follow_within_a_second(settings: Settings, start: Start) -> None:
+async def test_plan_changes_reach_other_processes_within_a_second(settings: Settings, start: Start) -> None:
     async with start(settings) as one, start(settings) as other:
         await plan(one, "Order Completed", "quarantine")
         for _ in range(20):
@@ -213,7 +211,7 @@ async def test_other_processes_follow_within_a_second(settings: Settings, start:
             raise AssertionError("the other process has not followed")
 
 
-async def test_a_client_that_invents_names_fills_nothing(service: RunningApp) -> None:
+async def test_invented_event_names_do_not_fill_the_statistics(service: RunningApp) -> None:
     names = [track(f"e-{n}") for n in range(2_400)]
     await service.send(*names)
     await service.send(*[track(f"f-{n}") for n in range(500)])
@@ -234,7 +232,7 @@ async def fill(service: RunningApp, rows: list[tuple[str, int, str, str, int]]) 
     )
 
 
-async def test_anomalies_at_their_instants(settings: Settings, start: Start) -> None:
+async def test_anomalies_have_start_and_end(settings: Settings, start: Start) -> None:
     clock = FrozenClock(NOON + HOUR - 1)
     async with start(settings, clock) as service:
         weeks = [("shop", NOON - k * WEEK + h * HOUR, "web", "Order Completed", 30) for k in (1, 2) for h in (-1, 0)]
@@ -253,7 +251,7 @@ async def test_anomalies_at_their_instants(settings: Settings, start: Start) -> 
         await service.ask("/v1/data-quality/anomalies?source=%00", 422)
 
 
-async def test_health_of_a_source(settings: Settings, start: Start) -> None:
+async def test_source_health_counts_the_last_24_hours(settings: Settings, start: Start) -> None:
     clock = FrozenClock(NOON)
     async with start(settings, clock) as service:
         await service.ask("/v1/sources/none/health", 404)
@@ -289,7 +287,7 @@ async def test_health_of_a_source(settings: Settings, start: Start) -> None:
         assert 'segue_contacts_unusable_total{kind="email",reason="no_at"} 1.0' in text
 
 
-async def test_why_an_address_identifies_nobody_is_told(service: RunningApp) -> None:
+async def test_warning_explains_why_an_address_is_unusable(service: RunningApp) -> None:
     receipt = await service.send(
         {
             "type": "identify",
@@ -311,7 +309,7 @@ async def test_why_an_address_identifies_nobody_is_told(service: RunningApp) -> 
     assert rejection["message"].endswith("; the email address is unusable: it has no @")
 
 
-async def test_completeness_of_traits(service: RunningApp) -> None:
+async def test_trait_coverage_counts_customers(service: RunningApp) -> None:
     def identify(user: str, **traits: Any) -> dict[str, Any]:
         return {"type": "identify", "userId": user, "traits": traits}
 
@@ -341,7 +339,7 @@ async def test_completeness_of_traits(service: RunningApp) -> None:
     assert len((await service.ask("/v1/data-quality/trait-coverage?limit=1"))["items"]) == 1
 
 
-async def test_counts_survive_a_database_that_is_away(service: RunningApp) -> None:
+async def test_statistics_survive_a_database_outage(service: RunningApp) -> None:
     """Nothing that was counted is lost or counted twice."""
     tally = service.app.state.services.ingest.source_stats
     pool = service.app.state.services.pool
@@ -360,14 +358,14 @@ async def test_counts_survive_a_database_that_is_away(service: RunningApp) -> No
     assert [each["messages"] for each in await violations(service)] == [3]
 
 
-async def test_what_is_counted_is_there_after_a_stop(settings: Settings, start: Start) -> None:
+async def test_statistics_are_flushed_on_shutdown(settings: Settings, start: Start) -> None:
     async with start(settings) as service:
         await service.send(track("e"))
     async with start(settings) as service:
         assert await service.app.state.services.pool.fetchval("SELECT messages FROM source_volumes") == 1
 
 
-async def test_old_counts_are_forgotten(settings: Settings, start: Start) -> None:
+async def test_old_statistics_are_deleted(settings: Settings, start: Start) -> None:
     clock = FrozenClock(NOON)
     async with start(settings, clock) as service:
         await fill(service, [("default", NOON - KEEP_DAYS * DAY - age, "web", "x", 1) for age in (0, HOUR)])

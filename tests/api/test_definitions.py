@@ -31,7 +31,7 @@ JOURNEY = {
 }
 
 
-async def test_a_segment_from_creation_to_archive(service: RunningApp) -> None:
+async def test_segment_lifecycle(service: RunningApp) -> None:
     made = await service.tell("POST", "/v1/segments", SEGMENT, 201)
     said = {"note": "", "public": False, "version": 1, "status": "current", "created_at": made["created_at"]}
     assert {**SEGMENT, **said} == made
@@ -51,7 +51,7 @@ async def test_a_segment_from_creation_to_archive(service: RunningApp) -> None:
     assert (await service.tell("POST", "/v1/segments", SEGMENT, 201))["version"] == 3
 
 
-async def test_a_journey_from_creation_to_archive(service: RunningApp) -> None:
+async def test_journey_lifecycle(service: RunningApp) -> None:
     made = await service.tell("POST", "/v1/journeys", JOURNEY, 201)
     assert [(each["key"], each["name"]) for each in made["stages"]] == [("started", "started"), ("paid", "Paid")]
     await service.send(track("Order Completed"))
@@ -74,7 +74,7 @@ async def test_a_journey_from_creation_to_archive(service: RunningApp) -> None:
 
 
 @pytest.mark.parametrize("key", ["x", "none", "%00", "x%00", "X", "%FF", "%F0%9F%98%80", "a" * 9_000])
-async def test_a_key_that_nothing_has(service: RunningApp, key: str) -> None:
+async def test_unknown_definition_is_not_found(service: RunningApp, key: str) -> None:
     for kind in ("segments", "journeys", "traits"):
         for path in (f"/v1/{kind}/{key}/versions", f"/v1/{kind}/{key}"):
             assert (await service.ask(path, 404))["code"] == "not_found"
@@ -102,9 +102,7 @@ async def test_numbers_in_rules_are_exact(service: RunningApp) -> None:
         ({"did": "e", "where": {"a": 1, "b": 2}}, {"where": {"b": 2, "a": 1}, "did": "e"}, True),
     ],
 )
-async def test_a_replacement_is_a_new_version_unless_it_says_the_same(
-    service: RunningApp, old: Any, new: Any, same: bool
-) -> None:
+async def test_replacement_with_a_change_is_a_new_version(service: RunningApp, old: Any, new: Any, same: bool) -> None:
     await service.tell("POST", "/v1/segments", {"key": "vip", "rule": old}, 201)
     replaced = await service.tell("PUT", "/v1/segments/vip", {"rule": new})
     assert replaced["version"] == (1 if same else 2)
@@ -113,7 +111,7 @@ async def test_a_replacement_is_a_new_version_unless_it_says_the_same(
     assert replaced["version"] == (1 if same else 2)
 
 
-async def test_what_others_read_cannot_be_archived(service: RunningApp) -> None:
+async def test_definition_that_others_read_cannot_be_archived(service: RunningApp) -> None:
     await service.tell("POST", "/v1/segments", SEGMENT, 201)
     await service.tell("POST", "/v1/journeys", JOURNEY, 201)
     reader = {"key": "reader", "rule": {"all": [{"segment": "big"}, {"stage": "paid", "journey": "trial"}]}}
@@ -145,7 +143,7 @@ async def test_what_others_read_cannot_be_archived(service: RunningApp) -> None:
         (7, ""),
     ],
 )
-async def test_refused_definitions_say_where_and_what_to_do(service: RunningApp, body: Any, path: str) -> None:
+async def test_invalid_definitions_report_path_and_remedy(service: RunningApp, body: Any, path: str) -> None:
     answer = await service.tell("POST", "/v1/segments", body, 422)
     assert answer["code"] == "invalid_definition"
     assert answer["path"].startswith(path), answer
@@ -182,14 +180,14 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("body", HOSTILE, ids=range(len(HOSTILE)))
-async def test_hostile_definitions(service: RunningApp, body: bytes) -> None:
+async def test_hostile_definitions_are_refused(service: RunningApp, body: bytes) -> None:
     for method, path in (("POST", "/v1/segments"), ("PUT", "/v1/segments/engaged"), ("POST", "/v1/journeys")):
         response = await service.client.request(method, path, content=body, headers=service.secret)
         assert response.status_code in (400, 422), (method, path, response.text)
         assert response.json()["code"] in ("invalid_body", "body_too_large", "invalid_definition")
 
 
-async def test_a_new_segment_holds_before_it_is_filled(service: RunningApp) -> None:
+async def test_new_segment_applies_before_its_backfill(service: RunningApp) -> None:
     await service.send(*[track("e", f"user-{n}", properties={"n": n}) for n in range(30)])
     await service.tell("POST", "/v1/segments", {"key": "even", "rule": {"did": "e", "where": {"n": {"lt": 20}}}}, 201)
     fill = (await service.ask("/v1/segments/even"))["fill"]
@@ -200,7 +198,7 @@ async def test_a_new_segment_holds_before_it_is_filled(service: RunningApp) -> N
     assert [each["id"] for each in members] == sorted(each["id"] for each in members)
 
 
-async def test_the_count_is_the_length_of_the_list(
+async def test_member_count_equals_the_length_of_the_list(
     settings: Settings, start: Any, frozen: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some customers filled, some due, some stale, some with news since: both answers stay exact, and a cursor too."""
@@ -257,7 +255,7 @@ async def test_the_count_is_the_length_of_the_list(
         await compare(frozen.instant)
 
 
-async def test_the_worker_fills(settings: Settings, start: Any) -> None:
+async def test_worker_backfills_definitions(settings: Settings, start: Any) -> None:
     import asyncio
 
     async with start(settings, worker=True) as service:

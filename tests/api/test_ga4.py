@@ -20,7 +20,7 @@ def path(service: RunningApp, of: str = "/mp/collect") -> str:
     return f"{of}?measurement_id=G-1&api_secret={service.keys.write_key}"
 
 
-async def test_events_and_user_properties(service: RunningApp) -> None:
+async def test_events_and_user_properties_are_stored(service: RunningApp) -> None:
     view = {"name": "page_view", "params": {"page_location": "https://shop.example.com/", "page_title": "Shop"}}
     buy = {"name": "purchase", "params": {"value": 42.5, "currency": "EUR"}}
     hit = body(view, buy, timestamp_micros=1777888800000000, user_properties={"plan": {"value": "gold"}})
@@ -34,7 +34,7 @@ async def test_events_and_user_properties(service: RunningApp) -> None:
     assert customer["traits"] == {"plan": "gold", "first_touch": "Direct"}
 
 
-async def test_a_bad_event_is_kept_whole_and_replayed(service: RunningApp) -> None:
+async def test_refused_event_is_quarantined_whole_and_can_be_replayed(service: RunningApp) -> None:
     hit = body({"name": "ok"}, {"name": "x" * 201}, {"params": {}})
     assert (await post_json(service, path(service), hit)).status_code == 204
     assert [each["name"] for each in await touchpoints_of(service)] == ["ok"]
@@ -47,7 +47,7 @@ async def test_a_bad_event_is_kept_whole_and_replayed(service: RunningApp) -> No
     assert receipt["accepted"] == 1
 
 
-async def test_keys_and_bodies_that_are_refused(service: RunningApp) -> None:
+async def test_invalid_keys_and_bodies_are_refused(service: RunningApp) -> None:
     for secret, content, status in (
         ("wk_unknown", body({"name": "a"}), 401),
         ("", body({"name": "a"}), 401),
@@ -60,7 +60,7 @@ async def test_keys_and_bodies_that_are_refused(service: RunningApp) -> None:
         assert response.status_code == status, (secret, content)
 
 
-async def test_the_debug_twin_tells_and_stores_nothing(service: RunningApp) -> None:
+async def test_debug_route_validates_and_stores_nothing(service: RunningApp) -> None:
     debug = path(service, "/debug/mp/collect")
     assert (await post_json(service, debug, body({"name": "purchase"}))).json() == {"validationMessages": []}
     cases: list[tuple[Any, list[tuple[str, str]]]] = [
@@ -85,14 +85,14 @@ async def test_the_debug_twin_tells_and_stores_nothing(service: RunningApp) -> N
     assert (await service.ask("/v1/quarantine"))["items"] == []
 
 
-async def test_equal_events_in_one_body_each_count_and_a_retry_counts_none(service: RunningApp) -> None:
+async def test_equal_events_of_one_body_are_stored_and_retries_are_not(service: RunningApp) -> None:
     hit = body({"name": "scroll"}, {"name": "scroll"}, {"name": "click"}, timestamp_micros=1777888800000000)
     for _ in range(2):
         assert (await post_json(service, path(service), hit)).status_code == 204
     assert sorted(each["name"] for each in await touchpoints_of(service)) == ["click", "scroll", "scroll"]
 
 
-async def test_a_sender_that_batches_anew_doubles_nothing(service: RunningApp) -> None:
+async def test_rebatched_events_are_duplicates(service: RunningApp) -> None:
     """The second batch was not answered for: its events go out once more, in other company and another order."""
     first, second, third = ({"name": name, "params": {"n": 1}} for name in ("a", "b", "c"))
     for events in ((first, second), (second, third, first), (third,)):
@@ -105,7 +105,7 @@ async def test_a_sender_that_batches_anew_doubles_nothing(service: RunningApp) -
 
 
 @pytest.mark.parametrize("time", ["soon", "", -1, 0, None, True, [], {"a": 1}], ids=repr)
-async def test_a_time_that_is_none_makes_no_duplicates(service: RunningApp, time: Any) -> None:
+async def test_invalid_timestamp_does_not_defeat_deduplication(service: RunningApp, time: Any) -> None:
     """Each hit counts as it arrives: what cannot be read as a time must not make one of all that says it."""
     for around, event in (({"timestamp_micros": time}, {}), ({}, {"timestamp_micros": time})):
         for _ in range(2):
@@ -117,7 +117,7 @@ async def test_a_time_that_is_none_makes_no_duplicates(service: RunningApp, time
 
 
 @pytest.mark.parametrize("nothing", [{}, {"app_instance_id": None}, {"app_instance_id": ""}], ids=repr)
-async def test_whichever_id_is_there_is_the_visitor(service: RunningApp, nothing: dict[str, Any]) -> None:
+async def test_any_present_id_identifies_the_visitor(service: RunningApp, nothing: dict[str, Any]) -> None:
     web = {"client_id": "web.1", **nothing, "events": [{"name": "a"}]}
     app = {"client_id": None, "app_instance_id": "app-1", "events": [{"name": "b"}]}
     for hit in (web, app):
@@ -126,7 +126,7 @@ async def test_whichever_id_is_there_is_the_visitor(service: RunningApp, nothing
         assert [each["name"] for each in await touchpoints_of(service, f"anonymous_id:{id}")] == [name]
 
 
-async def test_what_is_kept_of_refused_events_stays_small(service: RunningApp) -> None:
+async def test_quarantined_events_stay_small(service: RunningApp) -> None:
     """Members of the body stand with each event that is refused, but not those that are no id: 100 times 100 KB."""
     hit = body(*[{"params": {"n": n}} for n in range(100)], user_id="x" * 100_000)
     assert (await post_json(service, path(service), hit)).status_code == 204
@@ -136,7 +136,7 @@ async def test_what_is_kept_of_refused_events_stays_small(service: RunningApp) -
     assert json.loads(kept[0]["original"])["client_id"] == "123.456"
 
 
-async def test_the_debug_twin_is_for_the_pages_of_the_key_alone(service: RunningApp) -> None:
+async def test_debug_route_checks_the_origin_of_the_key(service: RunningApp) -> None:
     made = {"kind": "write", "source": "default", "origins": ["https://shop.example.com"]}
     key = (await service.tell("POST", "/v1/keys", made, 201))["key"]
     debug = f"/debug/mp/collect?api_secret={key}"
@@ -146,7 +146,7 @@ async def test_the_debug_twin_is_for_the_pages_of_the_key_alone(service: Running
         assert response.json().get("code") == (None if status == 200 else "origin_not_allowed")
 
 
-async def test_the_debug_twin_counts_for_the_key(settings: Settings, frozen: FrozenClock) -> None:
+async def test_debug_route_counts_against_the_key_rate_limit(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings.model_copy(update={"key_rate": "2/minute"}), frozen) as service:
         debug = path(service, "/debug/mp/collect")
         answers = [await post_json(service, debug, body({"name": "a"})) for _ in range(3)]

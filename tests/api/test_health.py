@@ -13,14 +13,14 @@ from app.observability.metrics import Metrics
 from tests.support.running_app import RunningApp, run_worker, track
 
 
-async def test_alive_and_ready(service: RunningApp) -> None:
+async def test_livez_and_readyz_report_a_healthy_server(service: RunningApp) -> None:
     assert (await service.client.get("/livez")).json() == {"live": True}
     assert (await service.client.get("/readyz")).json() == {
         "ready": True, "database": True, "migrations": True, "sweep_lag_seconds": 0.0,
     }  # fmt: skip
 
 
-async def test_not_ready_without_migrations_or_database(service: RunningApp) -> None:
+async def test_readyz_fails_without_migrations_or_database(service: RunningApp) -> None:
     pool = service.app.state.services.pool
     revision = await pool.fetchval("SELECT version_num FROM alembic_version")
     await pool.execute("UPDATE alembic_version SET version_num = 'older'")
@@ -34,7 +34,7 @@ async def test_not_ready_without_migrations_or_database(service: RunningApp) -> 
     assert (await service.client.get("/livez")).status_code == 200
 
 
-async def test_figures(service: RunningApp) -> None:
+async def test_metrics_count_messages_and_requests(service: RunningApp) -> None:
     await service.send(track("Product Viewed"), {"type": "track", "userId": "u"}, expected=1)
     await service.ask("/v1/customers/user-1")
     await service.ask("/v1/customers/nobody%2Felse", 404)
@@ -59,7 +59,7 @@ async def test_figures(service: RunningApp) -> None:
     assert "nobody" not in response.text
 
 
-async def test_how_long_a_fill_will_take(settings: Settings, start: Any) -> None:
+async def test_metrics_estimate_the_backfill_time(settings: Settings, start: Any) -> None:
     """Above 0 while one is under way, whose speed is known; 0 before and after."""
 
     def eta(text: str) -> float:
@@ -84,13 +84,13 @@ async def test_how_long_a_fill_will_take(settings: Settings, start: Any) -> None
         assert eta((await service.client.get("/metrics")).text) == 0
 
 
-async def test_two_applications_count_apart(settings: Settings, start: Any) -> None:
+async def test_two_applications_have_separate_metrics(settings: Settings, start: Any) -> None:
     async with start(settings) as one, start(settings) as other:
         await one.send(track("e"))
         assert "accepted" not in (await other.client.get("/metrics")).text
 
 
-async def test_a_database_that_is_away_is_a_503(service: RunningApp) -> None:
+async def test_unreachable_database_is_answered_with_503(service: RunningApp) -> None:
     """Never a status on which an SDK drops its messages, not even where the key could not be checked."""
     service.app.state.services.pool.terminate()
     for response in (

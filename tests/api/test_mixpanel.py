@@ -51,7 +51,7 @@ async def test_every_encoding_is_stored_once(service: RunningApp, encoding: str,
     assert (touchpoint["name"], touchpoint["properties"]) == ("Réad >>> ?", {})
 
 
-async def test_a_query_is_enough(service: RunningApp) -> None:
+async def test_event_in_the_query_is_stored(service: RunningApp) -> None:
     raw = json.dumps(event(service, "Opened", time=1.5e9)).encode()
     for data in (b64encode(raw).decode(), raw.decode()):
         response = await service.client.get("/track/", params={"data": data, "ip": "0"})
@@ -61,7 +61,7 @@ async def test_a_query_is_enough(service: RunningApp) -> None:
     assert [each["name"] for each in await touchpoints_of(service)] == ["Opened"]
 
 
-async def test_a_visitor_becomes_a_user(service: RunningApp) -> None:
+async def test_identify_links_a_visitor_to_a_user(service: RunningApp) -> None:
     device = {"distinct_id": "$device:d-1", "$device_id": "d-1", "mp_lib": "web"}
     user = {"$device_id": "d-1", "$user_id": "user-1", "mp_lib": "web"}
     batch = [
@@ -83,7 +83,7 @@ async def test_a_visitor_becomes_a_user(service: RunningApp) -> None:
     assert [each["name"] for each in await touchpoints_of(service)] == ["page_viewed", "Bought"]
 
 
-async def test_a_bad_event_stops_no_other_and_can_be_replayed(service: RunningApp) -> None:
+async def test_refused_event_is_quarantined_and_can_be_replayed(service: RunningApp) -> None:
     bad = event(service, "")
     response = await post_json(service, "/track?verbose=1", [event(service, "A"), bad, 7, event(service, "B")])
     assert response.json() == {"status": 1, "error": None}
@@ -97,7 +97,7 @@ async def test_a_bad_event_stops_no_other_and_can_be_replayed(service: RunningAp
     assert "Mended" in [each["name"] for each in await touchpoints_of(service)]
 
 
-async def test_keys_and_bodies_that_are_refused(service: RunningApp) -> None:
+async def test_invalid_keys_and_bodies_are_refused(service: RunningApp) -> None:
     unknown = {"event": "A", "properties": {"token": "wk_unknown", "distinct_id": "u"}}
     secret = {"event": "A", "properties": {"token": service.keys.secret_key, "distinct_id": "u"}}
     for body, status in (
@@ -112,7 +112,7 @@ async def test_keys_and_bodies_that_are_refused(service: RunningApp) -> None:
     assert response.status_code == 400
 
 
-async def test_two_keys_in_one_batch(service: RunningApp) -> None:
+async def test_batch_with_two_tokens(service: RunningApp) -> None:
     other = await service.tell("POST", "/v1/sources", {"key": "other"}, expected=201)
     theirs = {"event": "Theirs", "properties": {"token": other["write_key"], "distinct_id": "user-1"}}
     assert (await post_json(service, "/track", [event(service, "Ours"), theirs])).text == "1"
@@ -121,7 +121,7 @@ async def test_two_keys_in_one_batch(service: RunningApp) -> None:
     assert kept["code"] == "invalid_field"
 
 
-async def test_a_preflight_and_credentials(service: RunningApp) -> None:
+async def test_preflight_allows_credentials(service: RunningApp) -> None:
     origin = {"Origin": "https://shop.example.com"}
     for path in ("/track/", "/engage/", "/groups/", "/track"):
         asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
@@ -134,7 +134,7 @@ async def test_a_preflight_and_credentials(service: RunningApp) -> None:
             assert each.headers["access-control-allow-credentials"] == "true"
 
 
-async def test_an_origin_that_the_key_is_not_for(service: RunningApp) -> None:
+async def test_origin_outside_the_key_is_refused(service: RunningApp) -> None:
     source = await service.tell("POST", "/v1/sources", {"key": "site"}, expected=201)
     pages = {"kind": "write", "source": "site", "origins": ["https://shop.example.com"]}
     key = (await service.tell("POST", "/v1/keys", pages, expected=201))["key"]
@@ -148,7 +148,7 @@ async def test_an_origin_that_the_key_is_not_for(service: RunningApp) -> None:
 
 
 @pytest.mark.parametrize(("asked", "kept"), [("1", "127.0.0.0"), ("0", None)])
-async def test_no_address_is_kept_where_the_sdk_says_so(service: RunningApp, asked: str, kept: str | None) -> None:
+async def test_address_is_not_stored_if_the_sdk_disables_it(service: RunningApp, asked: str, kept: str | None) -> None:
     headers = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36"}
     response = await post_json(service, f"/track/?ip={asked}", event(service, "Seen", mp_lib="web"), headers=headers)
     assert response.text == "1"
@@ -175,7 +175,7 @@ def past(name: str, number: int, **props: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("encoding", LINE)
-async def test_an_import_is_stored_once_and_says_so(service: RunningApp, encoding: str) -> None:
+async def test_import_stores_events_once(service: RunningApp, encoding: str) -> None:
     raw = json.dumps([past("A", 1), past("B", 2)]).encode()
     for _ in range(2):
         response = await service.client.post(
@@ -190,7 +190,7 @@ async def test_an_import_is_stored_once_and_says_so(service: RunningApp, encodin
 
 
 @pytest.mark.parametrize("encoding", LINE)
-async def test_an_import_says_what_it_refused_and_keeps_the_rest(service: RunningApp, encoding: str) -> None:
+async def test_import_reports_refused_events_and_stores_the_others(service: RunningApp, encoding: str) -> None:
     raw = json.dumps([past("A", 1), past("", 2), past("B", 3), past("C", 4, distinct_id="")]).encode()
     key = (service.keys.write_key, "")
     refused = await service.client.post("/import/", auth=key, **LINE[encoding](raw))
@@ -212,7 +212,7 @@ async def test_an_import_says_what_it_refused_and_keeps_the_rest(service: Runnin
     assert (receipt["accepted"], receipt["rejected"]) == (1, 0)
 
 
-async def test_a_key_of_an_import_stands_where_its_client_puts_it(service: RunningApp) -> None:
+async def test_import_reads_the_key_from_token_or_project(service: RunningApp) -> None:
     key = service.keys.write_key
     for auth, query, token, status in (
         ((key, ""), "", None, 200), (("account", "secret"), f"?project_id={key}", None, 200),
@@ -227,7 +227,7 @@ async def test_a_key_of_an_import_stands_where_its_client_puts_it(service: Runni
             assert response.json()["error"] == response.json()["message"]
 
 
-async def test_an_event_that_is_replayed_keeps_its_time(service: RunningApp) -> None:
+async def test_replayed_event_keeps_its_time(service: RunningApp) -> None:
     """The page's clock is a day ahead, and the events do not say when they happened."""
     ahead = str((service.clock.now() + 86_400_000_000) // 1000)
     events = [event(service, "A"), event(service, "x" * 300), event(service, "C")]

@@ -29,7 +29,7 @@ def batch(service: RunningApp, *events: Any, **around: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("path", PATHS)
-async def test_every_route_takes_one_event_and_many(service: RunningApp, path: str, slash: str) -> None:
+async def test_every_route_accepts_single_events_and_batches(service: RunningApp, path: str, slash: str) -> None:
     single = {**event("One"), "api_key": service.keys.write_key}
     for body in (single, batch(service, event("One"), event("Two", "e-2"))):
         response = await post_json(service, path + slash, body)
@@ -37,7 +37,7 @@ async def test_every_route_takes_one_event_and_many(service: RunningApp, path: s
     assert [each["name"] for each in await touchpoints_of(service)] == ["One", "Two"]
 
 
-async def test_every_encoding_of_its_browser_sdk(service: RunningApp) -> None:
+async def test_every_encoding_of_the_browser_sdk_is_accepted(service: RunningApp) -> None:
     raw = json.dumps(batch(service, event("Seen"))).encode()
     for options in (
         {"content": gzip.compress(raw), "headers": {"Content-Type": "text/plain"}},
@@ -51,7 +51,7 @@ async def test_every_encoding_of_its_browser_sdk(service: RunningApp) -> None:
     assert [each["name"] for each in await touchpoints_of(service)] == ["Seen"]
 
 
-async def test_a_person_with_traits(service: RunningApp) -> None:
+async def test_set_updates_traits_of_the_person(service: RunningApp) -> None:
     anonymous = {"properties": {"$device_id": "d-1", "$is_identified": False, "distinct_id": "d-1", "$lib": "web"}}
     identify = event("$identify", "e-2", **{"$set": {"email": "user@example.com"}})
     identify["properties"]["$anon_distinct_id"] = "d-1"
@@ -66,7 +66,7 @@ async def test_a_person_with_traits(service: RunningApp) -> None:
     assert [each["name"] for each in await touchpoints_of(service)] == ["page_viewed", "Upgraded"]
 
 
-async def test_one_bad_event_is_kept_apart_and_replayed(service: RunningApp) -> None:
+async def test_refused_event_is_quarantined_and_can_be_replayed(service: RunningApp) -> None:
     bad = {**event("x" * 300), "timestamp": "2026-05-04T10:00:00Z"}
     assert (await post_json(service, "/e/", batch(service, bad, event("Good", "e-2")))).json() == {"status": 1}
     [kept] = (await service.ask("/v1/quarantine"))["items"]
@@ -78,7 +78,7 @@ async def test_one_bad_event_is_kept_apart_and_replayed(service: RunningApp) -> 
     assert {each["name"] for each in await touchpoints_of(service)} == {"Good", "Short"}
 
 
-async def test_keys_and_bodies_that_are_refused(service: RunningApp) -> None:
+async def test_invalid_keys_and_bodies_are_refused(service: RunningApp) -> None:
     for body, status in (
         ({**event("A"), "api_key": "wk_unknown"}, 401),
         ({**event("A"), "api_key": service.keys.secret_key}, 403),
@@ -92,7 +92,7 @@ async def test_keys_and_bodies_that_are_refused(service: RunningApp) -> None:
     assert (await service.client.post("/e/", content=gzip.compress(b" " * 5_000_000))).status_code == 400
 
 
-async def test_what_its_browser_sdk_asks_first(service: RunningApp) -> None:
+async def test_flags_and_remote_config_of_the_browser_sdk(service: RunningApp) -> None:
     key = service.keys.write_key
     config = (await service.client.get(f"/array/{key}/config")).json()
     assert (config["token"], config["hasFeatureFlags"], config["sessionRecording"]) == (key, False, False)
@@ -127,7 +127,7 @@ def v1(service: RunningApp, **more: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
-async def test_version_1_answers_each_event(service: RunningApp, encoding: str) -> None:
+async def test_version_1_returns_a_result_for_each_event(service: RunningApp, encoding: str) -> None:
     bodies: dict[str, Callable[[bytes], bytes]] = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}
     events = [event("Seen"), event("", "e-2"), {**event("Bought", "e-3"), "options": {"process_person_profile": False}}]
     raw = json.dumps({"created_at": "2026-05-04T10:00:00Z", "batch": events, "historical_migration": True}).encode()
@@ -146,7 +146,7 @@ async def test_version_1_answers_each_event(service: RunningApp, encoding: str) 
     assert seen["context"]["library"]["name"] == "web"  # what an event says itself stands
 
 
-async def test_version_1_takes_off_the_error_of_a_clock(service: RunningApp) -> None:
+async def test_version_1_corrects_the_client_clock(service: RunningApp) -> None:
     hour = 3_600_000_000
     now = service.clock.now()
     sent, claimed = rfc3339(now + hour), rfc3339(now + hour - 60_000_000)
@@ -161,7 +161,7 @@ async def test_version_1_takes_off_the_error_of_a_clock(service: RunningApp) -> 
     assert rfc3339(now - 60_000_000) <= one < rfc3339(now - 50_000_000)
 
 
-async def test_version_1_refuses_as_all_do(service: RunningApp) -> None:
+async def test_version_1_refuses_invalid_keys_and_bodies(service: RunningApp) -> None:
     for headers, body, status in (
         ({"Authorization": "Bearer wk_unknown"}, {"batch": []}, 401),
         ({"Authorization": f"Bearer {service.keys.secret_key}"}, {"batch": []}, 403),

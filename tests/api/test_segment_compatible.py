@@ -15,7 +15,7 @@ def basic(key: str) -> dict[str, str]:
     return {"Authorization": f"Basic {b64encode(f'{key}:'.encode()).decode()}"}
 
 
-async def test_the_source_config(service: RunningApp) -> None:
+async def test_rudderstack_source_config(service: RunningApp) -> None:
     query = "p=npm&v=3.34.1&build=modern&lockIntegrationsVersion=true"
     for slash in ("", "/"):
         for headers, asked in ((basic(service.keys.write_key), query), ({}, f"writeKey={service.keys.write_key}")):
@@ -30,7 +30,7 @@ async def test_the_source_config(service: RunningApp) -> None:
     assert (preflight.status_code, preflight.headers["access-control-allow-headers"]) == (204, "authorization")
 
 
-async def test_a_beacon(service: RunningApp) -> None:
+async def test_rudderstack_beacon(service: RunningApp) -> None:
     item = {"type": "track", "event": "Left", "anonymousId": "a-1", "messageId": "m-1"}
     beacon = {"batch": [item], "sentAt": "2026-05-04T10:00:00Z"}
     path = f"/beacon/v1/batch?writeKey={service.keys.write_key}"
@@ -40,7 +40,7 @@ async def test_a_beacon(service: RunningApp) -> None:
     assert [each["name"] for each in await touchpoints_of(service, "anonymous_id:a-1")] == ["Left"]
 
 
-async def test_pixels_of_rudderstack(service: RunningApp) -> None:
+async def test_rudderstack_pixels(service: RunningApp) -> None:
     query = {"writeKey": service.keys.write_key, "anonymousId": "a-1", "properties.mail": "7", "theme": "dark"}
     for _ in range(2):
         image = await service.client.get("/pixel/v1/track", params={**query, "event": "Mail Opened"})
@@ -56,7 +56,7 @@ async def test_pixels_of_rudderstack(service: RunningApp) -> None:
 
 
 @pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode, lambda raw: b64encode(raw).rstrip(b"=")])
-async def test_pixels_of_segment(service: RunningApp, encode: Any) -> None:
+async def test_segment_pixels(service: RunningApp, encode: Any) -> None:
     call = {"writeKey": service.keys.write_key, "userId": "user-1", "event": "Opened >>> ?", "messageId": "m-1"}
     data = encode(json.dumps(call).encode()).decode()
     for path in ("/v1/pixel/track", "/v1/pixel/track/", "/v1/pixel/t"):
@@ -69,7 +69,7 @@ async def test_pixels_of_segment(service: RunningApp, encode: Any) -> None:
     assert (await service.client.get("/v1/pixel/batch", params={"data": data})).status_code == 404
 
 
-async def test_jitsu(service: RunningApp) -> None:
+async def test_jitsu_calls(service: RunningApp) -> None:
     key = service.keys.write_key
     call = {"type": "track", "event": "Bought", "userId": None, "anonymousId": "a-1", "messageId": "1vhjqq"}
     call["writeKey"] = f"{key}:***"

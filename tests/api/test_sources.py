@@ -33,7 +33,7 @@ def secret_routes(service: RunningApp) -> list[tuple[str, str]]:
     ]
 
 
-async def test_every_other_route_needs_a_secret_key(service: RunningApp) -> None:
+async def test_every_private_route_needs_a_secret_key(service: RunningApp) -> None:
     routes = secret_routes(service)
     assert len(routes) > 25
     for method, path in routes:
@@ -49,7 +49,7 @@ async def test_every_other_route_needs_a_secret_key(service: RunningApp) -> None
             assert is_problem(response, status, code), (method, path, headers, response.text)
 
 
-async def test_keys_are_shown_once_and_kept_hashed(service: RunningApp) -> None:
+async def test_secret_keys_are_shown_once_and_stored_hashed(service: RunningApp) -> None:
     made = await service.tell("POST", "/v1/keys", {"kind": "secret", "name": "Reports"}, 201)
     assert made["key"].startswith("sk_")
     assert len(made["key"]) == 35
@@ -70,7 +70,7 @@ async def test_keys_are_shown_once_and_kept_hashed(service: RunningApp) -> None:
     assert (await service.tell("POST", "/v1/keys", {"kind": "write", "source": "none"}, 404))["code"] == "not_found"
 
 
-async def test_a_new_key_works_and_a_revoked_one_does_not(service: RunningApp) -> None:
+async def test_new_key_works_and_revoked_key_does_not(service: RunningApp) -> None:
     made = await service.tell("POST", "/v1/keys", {"kind": "secret"}, 201)
     bearer = {"Authorization": f"Bearer {made['key']}"}
     assert (await service.client.get("/v1/keys", headers=bearer)).status_code == 200
@@ -82,7 +82,7 @@ async def test_a_new_key_works_and_a_revoked_one_does_not(service: RunningApp) -
         assert (await service.tell("DELETE", f"/v1/keys/{id}", expected=404))["code"] == "not_found"
 
 
-async def test_other_processes_follow(settings: Settings, start: Any) -> None:
+async def test_key_changes_reach_other_processes(settings: Settings, start: Any) -> None:
     async with start(settings) as one, start(settings) as other:
         source = await one.tell("POST", "/v1/sources", {"key": "shop", "default_channel": "web"}, 201)
         write = basic_auth(source["write_key"])
@@ -114,7 +114,7 @@ async def test_forged_keys_cost_no_query(service: RunningApp, monkeypatch: pytes
     assert asked <= 2
 
 
-async def test_sources(service: RunningApp) -> None:
+async def test_sources_are_created_changed_and_listed(service: RunningApp) -> None:
     body = {"key": "shop", "name": "Shop", "default_channel": "web", "identity_properties": {"customer.ref": "crm_id"}}
     made = await service.tell("POST", "/v1/sources", body, 201)
     made_besides = {name: made[name] for name in ("created_at", "write_key")}
@@ -133,7 +133,7 @@ async def test_sources(service: RunningApp) -> None:
         assert (await service.tell("POST", "/v1/sources", bad, 400))["code"] == "bad_request"
 
 
-async def test_a_first_start_happens_once(settings: Settings) -> None:
+async def test_bootstrap_runs_once(settings: Settings) -> None:
     assert settings.database_url is not None
     pool = await open_pool(settings.database_url, 2)
 
@@ -149,7 +149,7 @@ async def test_a_first_start_happens_once(settings: Settings) -> None:
 # ---------------------------------------------------------------------------------------------- quarantine
 
 
-async def test_a_rejected_message_is_kept_corrected_and_replayed(service: RunningApp) -> None:
+async def test_rejected_message_is_quarantined_corrected_and_replayed(service: RunningApp) -> None:
     bad = {"type": "track", "userId": "user-1", "messageId": "m-1"}
     await service.send(bad, expected=0)
     await service.send({"type": "track", "userId": "user-1", "messageId": "m-2"}, expected=0)
@@ -182,7 +182,7 @@ async def test_a_rejected_message_is_kept_corrected_and_replayed(service: Runnin
     assert response.status_code == 400, response.text
 
 
-async def test_a_replay_does_not_move_a_message_in_time(settings: Settings, frozen: FrozenClock) -> None:
+async def test_replayed_message_keeps_its_time(settings: Settings, frozen: FrozenClock) -> None:
     """Its sentAt says how wrong the client's clock was when it arrived, not when it was replayed."""
     async with running_app(settings, frozen) as service:
         said = {"userId": "user-1", "sentAt": rfc3339(NOON - HOUR), "timestamp": rfc3339(NOON - HOUR - SECOND)}
@@ -195,7 +195,7 @@ async def test_a_replay_does_not_move_a_message_in_time(settings: Settings, froz
         assert (entry["occurred_at"], entry["received_at"]) == (rfc3339(NOON - SECOND), rfc3339(NOON))
 
 
-async def test_originals_that_are_no_text_are_base64(service: RunningApp) -> None:
+async def test_binary_originals_are_base64(service: RunningApp) -> None:
     await service.app.state.services.pool.execute(
         "INSERT INTO quarantine (source, received_at, code, message, original) VALUES ('default', now(), 'c', 'm', $1)",
         b"\xff\xfe",

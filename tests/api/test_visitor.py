@@ -50,7 +50,7 @@ async def define(service: RunningApp) -> None:
         await service.tell("POST", f"/v1/{path}", body, 201)
 
 
-async def test_the_receipt_carries_what_the_call_changed(service: RunningApp) -> None:
+async def test_receipt_contains_the_changed_profile(service: RunningApp) -> None:
     await define(service)
     page = WebPage(service)
     receipt = await page.send(did("Product Viewed"))
@@ -74,7 +74,7 @@ async def test_the_receipt_carries_what_the_call_changed(service: RunningApp) ->
     assert "me" not in await page.send()
 
 
-async def test_a_batch_is_stored_and_told_so_whatever_becomes_of_the_answer(
+async def test_receipt_reports_success_even_if_the_profile_fails(
     service: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a failure the page would send all of it again, for ever."""
@@ -92,7 +92,7 @@ async def test_a_batch_is_stored_and_told_so_whatever_becomes_of_the_answer(
     assert "me" in await page.send(did("Product Viewed"))
 
 
-async def test_who_claims_nothing_is_told_nothing(service: RunningApp) -> None:
+async def test_receipt_without_a_claim_has_no_profile(service: RunningApp) -> None:
     page = WebPage(service)
     batch = {"batch": [{**did("Product Viewed"), "anonymousId": page.id}]}
     for claim in ({}, {"visitor": None}):
@@ -103,7 +103,7 @@ async def test_who_claims_nothing_is_told_nothing(service: RunningApp) -> None:
 
 @pytest.mark.parametrize("event", ["Product Viewed", ""], ids=["accepted", "refused"])
 @pytest.mark.parametrize("place", ["call", "item", "envelope"])
-async def test_the_proof_of_a_visitor_is_stored_nowhere(service: RunningApp, event: str, place: str) -> None:
+async def test_proof_is_not_stored_with_messages(service: RunningApp, event: str, place: str) -> None:
     """It is a password: whoever reads the log, or the quarantine, must not become the visitor."""
     page = WebPage(service)
     claim = {"visitor": {"id": page.id, "proof": page.proof}}
@@ -125,7 +125,7 @@ async def test_the_proof_of_a_visitor_is_stored_nowhere(service: RunningApp, eve
     assert page.proof not in texts
 
 
-async def test_nothing_private_is_told_anywhere(settings: Settings) -> None:
+async def test_profile_contains_nothing_private(settings: Settings) -> None:
     async with running_app(settings) as service:
         await define(service)
         page = WebPage(service)
@@ -153,7 +153,7 @@ async def test_nothing_private_is_told_anywhere(settings: Settings) -> None:
         assert traits == {"orders": 1, "plan": "gold"}, "a name of the setting shows no computed trait"
 
 
-async def test_the_tag_says_nothing_of_what_is_private(frozen: FrozenClock, settings: Settings) -> None:
+async def test_etag_does_not_depend_on_private_state(frozen: FrozenClock, settings: Settings) -> None:
     """Of two pages that are told the same, one with a private past: the tags are equal once the ids are."""
     async with running_app(settings, frozen) as service:
         await define(service)
@@ -166,7 +166,7 @@ async def test_the_tag_says_nothing_of_what_is_private(frozen: FrozenClock, sett
         assert (await page.get()).headers["etag"] == f'W/"{tag}"'
 
 
-async def test_an_unchanged_answer_is_not_sent_again(service: RunningApp) -> None:
+async def test_unchanged_profile_is_answered_with_304(service: RunningApp) -> None:
     await define(service)
     page = WebPage(service)
     await page.send(did("Product Viewed"))
@@ -181,7 +181,7 @@ async def test_an_unchanged_answer_is_not_sent_again(service: RunningApp) -> Non
     assert (await page.get(headers={"If-None-Match": first.headers["etag"]})).status_code == 200
 
 
-async def test_pages_may_ask_from_anywhere(service: RunningApp) -> None:
+async def test_me_is_open_to_every_origin(service: RunningApp) -> None:
     page = WebPage(service)
     asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization,if-none-match"}
     preflight = await service.client.options("/v1/me", headers={"Origin": page.origin or "", **asked})
@@ -195,7 +195,7 @@ async def test_pages_may_ask_from_anywhere(service: RunningApp) -> None:
     assert answer.headers["access-control-allow-origin"] == page.origin
 
 
-async def test_exact_to_the_microsecond(frozen: FrozenClock, settings: Settings) -> None:
+async def test_profile_changes_exactly_at_valid_until(frozen: FrozenClock, settings: Settings) -> None:
     async with running_app(settings, frozen) as service:
         await define(service)
         page = WebPage(service)
@@ -221,7 +221,7 @@ async def test_exact_to_the_microsecond(frozen: FrozenClock, settings: Settings)
         assert last["valid_until"] is None
 
 
-async def test_a_segment_that_will_be_entered_is_part_of_valid_until(frozen: FrozenClock, settings: Settings) -> None:
+async def test_valid_until_considers_segments_to_be_entered(frozen: FrozenClock, settings: Settings) -> None:
     quiet = {"key": "quiet", "public": True, "rule": {"not": {"did": "*", "within": "1d"}}}
     async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", quiet, 201)
@@ -235,14 +235,14 @@ async def test_a_segment_that_will_be_entered_is_part_of_valid_until(frozen: Fro
         assert is_member(await page.ask_anew(), "quiet")
 
 
-async def test_what_private_definitions_do_is_no_part_of_valid_until(frozen: FrozenClock, settings: Settings) -> None:
+async def test_valid_until_ignores_private_definitions(frozen: FrozenClock, settings: Settings) -> None:
     async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", {"key": "hidden", "rule": {"did": "*", "within": "1h"}}, 201)
         me = (await WebPage(service).send(did("Product Viewed")))["me"]
         assert (me["segments"], me["stages"], me["valid_until"]) == ([], {}, None)
 
 
-async def test_messages_of_the_future_are_part_of_valid_until(frozen: FrozenClock, settings: Settings) -> None:
+async def test_valid_until_considers_future_messages(frozen: FrozenClock, settings: Settings) -> None:
     public = settings.model_copy(update={"public_traits": ("plan",)})
     async with running_app(public, frozen) as service:
         await service.tell("POST", "/v1/traits", ORDERS, 201)
@@ -259,7 +259,7 @@ async def test_messages_of_the_future_are_part_of_valid_until(frozen: FrozenCloc
         assert (await page.ask_anew())["traits"] == {"orders": 1, "plan": "gold"}
 
 
-async def test_showing_something_or_hiding_it_is_at_once_and_fills_nobody(service: RunningApp) -> None:
+async def test_changing_public_applies_at_once_without_backfill(service: RunningApp) -> None:
     await define(service)
     page = WebPage(service)
     await page.send(did("Order Completed"))
@@ -302,13 +302,13 @@ async def test_showing_something_or_hiding_it_is_at_once_and_fills_nobody(servic
         ({"a": "\0"}, "/stages/0/content/a"),
     ],
 )
-async def test_content_is_a_small_object(service: RunningApp, content: Any, path: str) -> None:
+async def test_stage_content_is_limited_in_size(service: RunningApp, content: Any, path: str) -> None:
     body = {"key": "shop", "stages": [{"key": "looking", "rule": {"did": "*"}, "content": content}]}
     refused = await service.tell("POST", "/v1/journeys", body, 422)
     assert (refused["code"], refused["path"]) == ("invalid_definition", path)
 
 
-async def test_content_of_the_largest_size_comes_back_as_it_was(service: RunningApp) -> None:
+async def test_stage_content_of_maximum_size_round_trips(service: RunningApp) -> None:
     content = {"a": {"b": {"c": {"d": {"e": "x" * 4000}}}}}
     body = {"key": "shop", "public": True, "stages": [{"key": "looking", "rule": {"did": "*"}, "content": content}]}
     made = await service.tell("POST", "/v1/journeys", body, 201)
@@ -318,7 +318,7 @@ async def test_content_of_the_largest_size_comes_back_as_it_was(service: Running
     assert refused["path"] == "/public"
 
 
-async def test_a_visitor_of_whom_nothing_is_known(service: RunningApp) -> None:
+async def test_unknown_visitor_has_an_empty_profile(service: RunningApp) -> None:
     await define(service)
     page = WebPage(service)
     me = (await page.send())["me"]
@@ -339,7 +339,7 @@ SENT = st.lists(st.tuples(EVENTS, st.integers(0, 4 * 24)), max_size=8)
     sent=SENT, after=st.integers(0, 4 * 24), public=st.sets(st.sampled_from(["vip", "credit-risk", "shop", "orders"]))
 )
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_it_is_the_public_part_of_what_the_customer_is(
+def test_profile_is_the_public_part_of_the_customer(
     settings: Settings, sent: list[tuple[str, int]], after: int, public: set[str]
 ) -> None:
     """And what the customer is stays so until valid_until: at that instant, and not before, another answer comes."""

@@ -36,7 +36,7 @@ async def shop(service: RunningApp) -> RunningApp:
 # ------------------------------------------------------------------------------------------- pure
 
 
-def test_the_id_is_the_beginning_of_the_hash_of_the_proof() -> None:
+def test_visitor_id_is_the_start_of_the_hash_of_the_proof() -> None:
     """Worked out elsewhere: ``printf 0123456789abcdef0123456789abcdef | sha256sum``."""
     assert visitor_tokens.derive_anonymous_id(PROOF) == "3eb1bd439947eb762998e566ccc2e099"
     assert visitor_tokens.is_valid_proof(PROOF, "3eb1bd439947eb762998e566ccc2e099")
@@ -45,14 +45,14 @@ def test_the_id_is_the_beginning_of_the_hash_of_the_proof() -> None:
 @pytest.mark.parametrize(
     "proof", ["", "0", PROOF.upper(), PROOF + "0", PROOF[:-1], PROOF[:-1] + "g", "é" * 32, PROOF + "\n"]
 )
-def test_what_no_page_of_ours_made_proves_nothing(proof: str) -> None:
+def test_malformed_proofs_are_invalid(proof: str) -> None:
     assert visitor_tokens.derive_anonymous_id(proof) is None
     assert not visitor_tokens.is_valid_proof(proof, "3eb1bd439947eb762998e566ccc2e099")
     assert not visitor_tokens.is_valid_proof(proof, "")
     assert not visitor_tokens.is_valid_proof(PROOF, "\ud800")
 
 
-def test_keys_are_rotated() -> None:
+def test_signing_keys_are_rotated() -> None:
     visitor = Visitor("shop", 10 * SECOND, "anon")
     by_old = visitor_tokens.sign_token(visitor, [OLD])
     by_new = visitor_tokens.sign_token(visitor, [OLD, NEW])
@@ -66,7 +66,7 @@ def test_keys_are_rotated() -> None:
         visitor_tokens.verify_token(by_old, [], "shop", 0)
 
 
-def test_a_token_ends_at_its_instant_and_is_of_one_source() -> None:
+def test_token_expires_exactly_and_belongs_to_one_source() -> None:
     token = visitor_tokens.sign_token(Visitor("shop", 10 * SECOND, "anon"), [OLD])
     assert visitor_tokens.verify_token(token, [OLD], "shop", 10 * SECOND - 1).anonymous_id == "anon"
     for source, now in (("shop", 10 * SECOND), ("blog", 0)):
@@ -74,7 +74,7 @@ def test_a_token_ends_at_its_instant_and_is_of_one_source() -> None:
             visitor_tokens.verify_token(token, [OLD], source, now)
 
 
-def test_renewing_does_not_make_the_word_of_the_site_last_longer() -> None:
+def test_renewal_does_not_extend_vouching() -> None:
     vouched = visitor_tokens.vouch_for("shop", "anon", "user-1", 0, HOUR_SECONDS)
     later = visitor_tokens.renew(vouched, 50 * MINUTE, HOUR_SECONDS)
     assert (later.user_id, later.expires_at) == ("user-1", 110 * MINUTE)
@@ -86,7 +86,7 @@ def test_renewing_does_not_make_the_word_of_the_site_last_longer() -> None:
 
 
 @given(st.data())
-def test_no_change_of_a_token_is_taken(data: st.DataObject) -> None:
+def test_altered_tokens_are_refused(data: st.DataObject) -> None:
     token = visitor_tokens.sign_token(Visitor("shop", 10 * SECOND, "anon", "user-1", 10 * SECOND), [OLD])
     at = data.draw(st.integers(0, len(token) - 1))
     char = data.draw(st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."))
@@ -104,7 +104,7 @@ def test_no_change_of_a_token_is_taken(data: st.DataObject) -> None:
 
 
 @given(st.text(max_size=300))
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_arbitrary_text_is_parsed_or_refused(text: str) -> None:
     with pytest.raises(InvalidToken):
         visitor_tokens.verify_token(text, [OLD], "shop", 0)
 
@@ -143,7 +143,7 @@ async def test_forged_tokens_are_refused(shop: RunningApp) -> None:
     assert is_problem(await page.get(""), 401, "invalid_token")
 
 
-async def test_expired_tokens_are_refused_and_receipts_renew_in_time(frozen: FrozenClock, settings: Settings) -> None:
+async def test_expired_tokens_are_refused_and_receipts_renew_them(frozen: FrozenClock, settings: Settings) -> None:
     async with running_app(settings, frozen) as service:
         page = WebPage(service)
         first = (await page.send())["visitor"]
@@ -163,7 +163,7 @@ async def test_expired_tokens_are_refused_and_receipts_renew_in_time(frozen: Fro
         assert (await page.get(renewed["token"])).status_code == 200
 
 
-async def test_a_token_is_of_one_source(shop: RunningApp) -> None:
+async def test_token_of_another_source_is_refused(shop: RunningApp) -> None:
     page = WebPage(shop)
     await page.send(did("Order Completed"))
     other = await shop.tell("POST", "/v1/sources", {"key": "blog"}, 201)
@@ -174,7 +174,7 @@ async def test_a_token_is_of_one_source(shop: RunningApp) -> None:
     assert is_problem(await WebPage(shop, "wk_unknown", token=page.token).get(), 401, "unauthorized")
 
 
-async def test_anothers_id_gets_nothing(shop: RunningApp) -> None:
+async def test_id_of_another_visitor_is_refused(shop: RunningApp) -> None:
     victim, attacker = WebPage(shop), WebPage(shop)
     await victim.send(did("Order Completed"))
     await attacker.send(did("Looked"))
@@ -202,7 +202,7 @@ async def test_anothers_id_gets_nothing(shop: RunningApp) -> None:
         assert "token" not in answer.json().get("visitor", {})
 
 
-async def test_a_proof_holds_by_itself(shop: RunningApp) -> None:
+async def test_proof_is_valid_without_a_token(shop: RunningApp) -> None:
     """A token that has ended, or is another's, takes nothing from it and adds nothing to it."""
     known, page = WebPage(shop), WebPage(shop)
     await known.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
@@ -215,7 +215,7 @@ async def test_a_proof_holds_by_itself(shop: RunningApp) -> None:
         assert (await page.ask())["anonymous_id"] == page.id
 
 
-async def test_ids_in_messages_do_not_say_who_the_visitor_is(shop: RunningApp) -> None:
+async def test_ids_in_messages_do_not_identify_the_visitor(shop: RunningApp) -> None:
     """The batch holds another's id; the answer is that of the visitor who was proven."""
     victim, attacker = WebPage(shop), WebPage(shop)
     await victim.send(did("Order Completed"))
@@ -233,7 +233,7 @@ async def test_ids_in_messages_do_not_say_who_the_visitor_is(shop: RunningApp) -
         {"context": {"traits": {"email": "Victim@Example.com"}}},
     ],
 )
-async def test_whoever_says_to_be_somebody_is_not_shown_that_person(shop: RunningApp, claim: dict[str, Any]) -> None:
+async def test_claimed_user_id_does_not_reveal_the_customer(shop: RunningApp, claim: dict[str, Any]) -> None:
     known = {"userId": "victim", "traits": {"email": "victim@example.com"}}
     await shop.send({"type": "identify", **known}, {"type": "track", "event": "Order Completed", "userId": "victim"})
     attacker = WebPage(shop)
@@ -243,7 +243,7 @@ async def test_whoever_says_to_be_somebody_is_not_shown_that_person(shop: Runnin
     assert {name: value for name, value in (await attacker.ask()).items() if name in nothing} == nothing
 
 
-async def test_the_tag_of_what_is_withheld_is_the_same_whoever_it_is(shop: RunningApp) -> None:
+async def test_etag_of_a_withheld_profile_is_constant(shop: RunningApp) -> None:
     """Whether the person whom the page names is a member must not be told by a tag either."""
     await shop.send({"type": "track", "event": "Order Completed", "userId": "member"})
     page = WebPage(shop)
@@ -256,7 +256,7 @@ async def test_the_tag_of_what_is_withheld_is_the_same_whoever_it_is(shop: Runni
     assert tags[0] == tags[1]
 
 
-async def test_what_an_alias_joins_is_withheld_too(shop: RunningApp) -> None:
+async def test_profile_joined_by_alias_is_withheld(shop: RunningApp) -> None:
     await shop.send({"type": "track", "event": "Order Completed", "userId": "victim"})
     attacker = WebPage(shop)
     receipt = await attacker.send({"type": "alias", "previousId": attacker.id, "userId": "victim"})
@@ -264,7 +264,7 @@ async def test_what_an_alias_joins_is_withheld_too(shop: RunningApp) -> None:
     assert receipt["me"]["segments"] == []
 
 
-async def test_a_user_who_is_vouched_for_is_not_shown_whom_an_alias_joined(shop: RunningApp) -> None:
+async def test_vouched_user_does_not_see_a_customer_joined_by_alias(shop: RunningApp) -> None:
     """The word of the site is for the one user; the alias came with the public key."""
     await shop.send({"type": "track", "event": "Order Completed", "userId": "victim"})
     attacker = WebPage(shop)
@@ -284,7 +284,7 @@ async def test_a_user_who_is_vouched_for_is_not_shown_whom_an_alias_joined(shop:
     assert receipt["me"]["segments"] == []
 
 
-async def test_another_visitor_whose_id_was_joined_is_withheld_too(shop: RunningApp) -> None:
+async def test_profile_of_another_joined_visitor_is_withheld(shop: RunningApp) -> None:
     """Two anonymous ids in one message are one customer; only one of them was proven."""
     victim, attacker = WebPage(shop), WebPage(shop)
     await victim.send(did("Order Completed"))
@@ -294,7 +294,7 @@ async def test_another_visitor_whose_id_was_joined_is_withheld_too(shop: Running
     assert receipt["me"]["segments"] == []
 
 
-async def test_the_sites_own_server_vouches(shop: RunningApp) -> None:
+async def test_visitor_token_reveals_the_customer(shop: RunningApp) -> None:
     page = WebPage(shop)
     await page.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
     assert (await page.ask())["withheld"]
@@ -308,7 +308,7 @@ async def test_the_sites_own_server_vouches(shop: RunningApp) -> None:
         assert (await page.get(other["token"])).json()["withheld"], "not the word for this user"
 
 
-async def test_a_word_for_the_user_alone(shop: RunningApp) -> None:
+async def test_visitor_token_for_a_user_id_only(shop: RunningApp) -> None:
     """A server that does not know the anonymous id: the token stands for the user, the proof for the visitor."""
     await shop.send({"type": "track", "event": "Order Completed", "userId": "user-1"})
     page = WebPage(shop)
@@ -324,7 +324,7 @@ async def test_a_word_for_the_user_alone(shop: RunningApp) -> None:
     assert (await page.get(both["visitor"]["token"])).json()["anonymous_id"] == page.id
 
 
-async def test_the_word_ends_although_the_token_is_renewed(frozen: FrozenClock, settings: Settings) -> None:
+async def test_vouching_expires_although_the_token_is_renewed(frozen: FrozenClock, settings: Settings) -> None:
     async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", VIP, 201)
         page = WebPage(service)
@@ -339,7 +339,7 @@ async def test_the_word_ends_although_the_token_is_renewed(frozen: FrozenClock, 
         assert (await page.ask())["withheld"]
 
 
-async def test_a_key_that_trusts_identify(shop: RunningApp) -> None:
+async def test_key_that_trusts_identify_reveals_the_customer(shop: RunningApp) -> None:
     page = WebPage(shop)
     await page.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
     assert (await page.ask())["withheld"]
@@ -351,7 +351,7 @@ async def test_a_key_that_trusts_identify(shop: RunningApp) -> None:
     assert (await trusted.ask())["withheld"]
 
 
-async def test_who_may_vouch_and_for_whom(shop: RunningApp) -> None:
+async def test_visitor_token_request_is_validated(shop: RunningApp) -> None:
     wanted = {"source": "default", "anonymous_id": "a" * 32}
     by_write_key = {"Authorization": f"Bearer {shop.keys.write_key}"}
     refused = await shop.client.post("/v1/visitor-tokens", json=wanted, headers=by_write_key)
@@ -370,7 +370,7 @@ async def test_who_may_vouch_and_for_whom(shop: RunningApp) -> None:
         await shop.tell("POST", "/v1/visitor-tokens", body, status)
 
 
-async def test_tokens_outlive_a_restart_and_a_rotation(settings: Settings) -> None:
+async def test_tokens_survive_restart_and_key_rotation(settings: Settings) -> None:
     async with running_app(settings) as service:
         page = WebPage(service)
         await page.send(did("Looked"))
@@ -389,7 +389,7 @@ async def test_tokens_outlive_a_restart_and_a_rotation(settings: Settings) -> No
         assert (await later.get()).status_code == 200
 
 
-async def test_a_workspace_from_before_gets_a_signing_key_once(settings: Settings) -> None:
+async def test_old_workspace_gets_one_signing_key(settings: Settings) -> None:
     async with running_app(settings) as one, running_app(settings) as two:
         for service in (one, two):
             await service.app.state.services.registry.keys.renew_signing_key(only_first=True)
@@ -398,7 +398,7 @@ async def test_a_workspace_from_before_gets_a_signing_key_once(settings: Setting
         assert len(await pool.fetchval("SELECT secret FROM signing_keys")) == 32
 
 
-async def test_a_proof_is_kept_nowhere(service: RunningApp) -> None:
+async def test_proof_is_never_stored(service: RunningApp) -> None:
     page = WebPage(service)
     await page.send(did("Looked"))
     await page.post({"type": "nonsense"})

@@ -90,7 +90,7 @@ def keys_of(answer: dict[str, Any]) -> list[str]:
     return [each["key"] for each in answer["segments"]]
 
 
-async def test_at_once_then_on_each_change_and_at_the_instant(server: Server) -> None:
+async def test_stream_sends_the_profile_at_once_and_on_each_change(server: Server) -> None:
     async with visiting(server) as visitor:
         token = await visitor.send("Looked")
         async with visitor.watch(token) as stream:
@@ -118,7 +118,7 @@ def _seconds(instant: str) -> float:
     return parsed / 1e6
 
 
-async def test_what_another_process_stores_is_seen_within_a_second(database_url: str, tmp_path: Path) -> None:
+async def test_stream_sees_changes_of_another_process_within_a_second(database_url: str, tmp_path: Path) -> None:
     servers = [Server(tmp_path / name, database_url) for name in ("one", "two")]
     try:
         for server in servers:
@@ -142,7 +142,7 @@ async def test_what_another_process_stores_is_seen_within_a_second(database_url:
             server.clean_up()
 
 
-async def test_new_definitions_are_seen(server: Server) -> None:
+async def test_stream_sees_new_definitions(server: Server) -> None:
     async with visiting(server) as visitor:
         token = await visitor.send("Looked")
         secret = {"Authorization": f"Bearer {server.secret_key}"}
@@ -157,7 +157,7 @@ async def test_new_definitions_are_seen(server: Server) -> None:
             assert keys_of(answer) == []
 
 
-async def test_a_token_that_grows_old_is_renewed(server: Server) -> None:
+async def test_stream_renews_the_token(server: Server) -> None:
     async with visiting(server) as visitor:
         token = await visitor.send("Looked")
         async with visitor.watch(token) as stream:
@@ -168,7 +168,7 @@ async def test_a_token_that_grows_old_is_renewed(server: Server) -> None:
         assert (await visitor.http.get("/v1/me", params=asked)).status_code == 200
 
 
-async def test_so_many_and_no_more_and_hang_ups_are_noticed(server: Server) -> None:
+async def test_number_of_streams_is_limited_and_disconnects_free_them(server: Server) -> None:
     async with visiting(server) as visitor:
         token = await visitor.send("Looked")
         async with visitor.watch(token) as first, visitor.watch(token) as second, visitor.watch(token) as third:
@@ -186,12 +186,12 @@ async def test_so_many_and_no_more_and_hang_ups_are_noticed(server: Server) -> N
             assert (await stream.next())[0] == "me"
 
 
-async def test_a_forged_token_opens_none(server: Server) -> None:
+async def test_forged_token_opens_no_stream(server: Server) -> None:
     async with visiting(server) as visitor, visitor.watch("forged") as stream:
         assert stream.response.status_code == 401
 
 
-async def test_a_revoked_key_ends_its_streams(server: Server) -> None:
+async def test_revoked_key_ends_its_streams(server: Server) -> None:
     async with visiting(server) as visitor:
         secret = {"Authorization": f"Bearer {server.secret_key}"}
         made = await visitor.http.post("/v1/keys", json={"kind": "write", "source": "default"}, headers=secret)
@@ -204,7 +204,7 @@ async def test_a_revoked_key_ends_its_streams(server: Server) -> None:
                 await stream.next()
 
 
-async def test_a_key_that_is_no_longer_for_the_page_ends_its_streams(server: Server) -> None:
+async def test_removed_origin_ends_its_streams(server: Server) -> None:
     async with visiting(server) as visitor:
         secret = {"Authorization": f"Bearer {server.secret_key}"}
         made = await visitor.http.post("/v1/keys", json={"kind": "write", "source": "default"}, headers=secret)
@@ -218,7 +218,7 @@ async def test_a_key_that_is_no_longer_for_the_page_ends_its_streams(server: Ser
                 await stream.next()
 
 
-async def test_stopping_ends_open_streams_and_waits_for_none(tmp_path: Path) -> None:
+async def test_shutdown_ends_open_streams(tmp_path: Path) -> None:
     server = Server(tmp_path)
     try:
         server.start()

@@ -28,7 +28,7 @@ def event(n: int, **more: Any) -> dict[str, Any]:
     return {"email": "user@example.com", "timestamp": 1777888800, "event": "open", "sg_event_id": f"e-{n}", **more}
 
 
-async def test_probes_are_answered_and_store_nothing(tools: WebhookSender) -> None:
+async def test_probes_store_nothing(tools: WebhookSender) -> None:
     await tools.add(SENDGRID)
     for method in ("HEAD", "GET", "OPTIONS"):
         response = await tools.client.request(method, tools.url())
@@ -36,7 +36,7 @@ async def test_probes_are_answered_and_store_nothing(tools: WebhookSender) -> No
     assert (await tools.client.put(tools.url())).status_code == 405
 
 
-async def test_sources_that_have_no_webhook(tools: WebhookSender) -> None:
+async def test_source_without_webhooks_is_not_found(tools: WebhookSender) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "plain"}, 201)
     for source in ("plain", "nobody", "%00", "a%2Fb"):
         for method in ("HEAD", "GET", "POST"):
@@ -45,13 +45,13 @@ async def test_sources_that_have_no_webhook(tools: WebhookSender) -> None:
     await tools.ask("POST", "/v1/sources/plain/test", expected=404)
 
 
-async def test_a_source_without_a_secret_takes_nothing(tools: WebhookSender) -> None:
+async def test_source_without_a_secret_refuses_webhooks(tools: WebhookSender) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "tool", "kind": KIND}, 201)
     response = await tools.send(SENDGRID, SENDGRID.sample, SENDGRID.secret)
     assert (response.status_code, response.json()["reason"]) == (401, "missing")
 
 
-async def test_kinds_are_listed_with_what_setting_up_needs(tools: WebhookSender) -> None:
+async def test_connectors_are_listed_with_setup_steps(tools: WebhookSender) -> None:
     listed = {each["key"]: each for each in (await tools.ask("GET", "/v1/connectors"))["items"]}
     assert set(listed) == {"sdk", *CONNECTORS}
     assert all(each["sample"] and each["steps"] for each in listed.values())
@@ -71,12 +71,12 @@ async def test_kinds_are_listed_with_what_setting_up_needs(tools: WebhookSender)
         ({"kind": KIND, "options": {"url": 7}}, "/options/url"),
     ],
 )
-async def test_a_source_that_cannot_be(body: dict[str, Any], path: str, tools: WebhookSender) -> None:
+async def test_invalid_kinds_and_options_are_refused(body: dict[str, Any], path: str, tools: WebhookSender) -> None:
     problem = await tools.ask("POST", "/v1/sources", {"key": "tool", **body}, 400)
     assert problem["path"] == path
 
 
-async def test_options_change_and_the_kind_does_not(tools: WebhookSender) -> None:
+async def test_options_can_be_changed_but_not_the_kind(tools: WebhookSender) -> None:
     await tools.add(SENDGRID)
     changed = await tools.ask("PUT", "/v1/sources/tool", {"options": {"text": "none"}})
     assert (changed["kind"], changed["options"]) == (KIND, {"text": "none"})
@@ -100,7 +100,7 @@ async def test_secrets_are_never_shown(tools: WebhookSender) -> None:
     assert (await tools.send(SENDGRID, SENDGRID.sample, SENDGRID.secret)).status_code == 401
 
 
-async def test_a_token_that_could_be_guessed_is_none(tools: WebhookSender) -> None:
+async def test_short_token_is_refused(tools: WebhookSender) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "mails", "kind": "postmark"}, 201)
     for token in (" ", "short", " " * 40):
         problem = await tools.ask("POST", "/v1/sources/mails/secrets", {"secret": token}, 400)
@@ -109,15 +109,13 @@ async def test_a_token_that_could_be_guessed_is_none(tools: WebhookSender) -> No
     assert (await tools.client.post(tools.url("mails") + "?token=%20", content=b"{}")).status_code == 401
 
 
-async def test_an_empty_secret_is_none(tools: WebhookSender) -> None:
+async def test_empty_secret_is_refused(tools: WebhookSender) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "desk", "kind": "zendesk"}, 201)
     for secret in ("", " ", "\n\t "):
         await tools.ask("POST", "/v1/sources/desk/secrets", {"secret": secret}, 400)
 
 
-async def test_secrets_are_encrypted_where_there_is_a_key_and_useless_without_it(
-    settings: Settings, database_url: str
-) -> None:
+async def test_secrets_are_encrypted_with_the_configured_key(settings: Settings, database_url: str) -> None:
     key, other = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 
     async def answer(*keys: str) -> int:
@@ -135,7 +133,7 @@ async def test_secrets_are_encrypted_where_there_is_a_key_and_useless_without_it
     assert await answer() == 401
 
 
-async def test_one_delivery_twice_at_once_is_stored_once(tools: WebhookSender) -> None:
+async def test_concurrent_equal_webhooks_are_stored_once(tools: WebhookSender) -> None:
     secret = await tools.add(SENDGRID)
     case = Case("many", json_body([event(n) for n in range(200)]))
     answers = await asyncio.gather(*(tools.send(SENDGRID, case, secret) for _ in range(5)))
@@ -153,7 +151,7 @@ async def test_two_sources_may_use_the_same_ids(tools: WebhookSender) -> None:
     assert response.json()["duplicate"] == 1
 
 
-async def test_what_cannot_be_read_is_kept_mended_and_replayed_once(tools: WebhookSender) -> None:
+async def test_unreadable_event_is_quarantined_corrected_and_replayed_once(tools: WebhookSender) -> None:
     secret = await tools.add(SENDGRID)
     case = Case("no type", json_body([event(1), {"email": "user@example.com", "sg_event_id": "e-2"}]))
     assert (await tools.send(SENDGRID, case, secret)).json()["rejected"] == 1
@@ -167,7 +165,7 @@ async def test_what_cannot_be_read_is_kept_mended_and_replayed_once(tools: Webho
     assert sorted(each["name"] for each in found) == ["email.clicked", "email.opened"]
 
 
-async def test_a_body_that_is_no_json_is_kept_whole(tools: WebhookSender) -> None:
+async def test_body_that_is_not_json_is_quarantined_whole(tools: WebhookSender) -> None:
     secret = await tools.add(SENDGRID)
     for n, body in enumerate((b"", b"{", b"\xff\xfe", b"[" * 100_000, b'"text"', b"7", b"[1e999999999999]"), 1):
         response = await tools.send(SENDGRID, Case("broken", body), secret)
@@ -178,7 +176,7 @@ async def test_a_body_that_is_no_json_is_kept_whole(tools: WebhookSender) -> Non
     assert receipt["accepted"] == 1
 
 
-async def test_a_body_that_is_mended_has_its_headers_again_and_none_that_proved_it(tools: WebhookSender) -> None:
+async def test_replayed_body_keeps_its_headers_without_signatures(tools: WebhookSender) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "shop", "kind": "shopify"}, 201)
     await tools.ask("POST", "/v1/sources/shop/secrets", {"secret": "a secret of a shop"}, 201)
     body = b"{not json"
@@ -192,7 +190,7 @@ async def test_a_body_that_is_mended_has_its_headers_again_and_none_that_proved_
     assert receipt["accepted"] >= 1, receipt
 
 
-async def test_who_asks_to_be_forgotten_is_queued_from_quarantine_too(tools: WebhookSender) -> None:
+async def test_replayed_webhook_creates_erasure_requests(tools: WebhookSender) -> None:
     await tools.ask("POST", "/v1/sources", {"key": "crm", "kind": "hubspot"}, 201)
     await tools.ask("POST", "/v1/sources/crm/secrets", {"secret": "a client secret"}, 201)
     tool, url = CONNECTORS["hubspot"], tools.url("crm")
@@ -211,7 +209,7 @@ async def test_who_asks_to_be_forgotten_is_queued_from_quarantine_too(tools: Web
     assert kept["replayed_at"] is not None
 
 
-async def test_hostile_values_are_refused_one_by_one(tools: WebhookSender) -> None:
+async def test_hostile_values_are_rejected_individually(tools: WebhookSender) -> None:
     secret = await tools.add(SENDGRID)
     body = (
         b'[{"email":"a\\u0000b@example.com","event":"open","sg_event_id":"1"},'
@@ -233,7 +231,7 @@ async def test_hostile_values_are_refused_one_by_one(tools: WebhookSender) -> No
     assert {each["message_id"][:5] for each in found} == {"2", "4", "hash-"}
 
 
-async def test_a_body_that_can_never_be_taken_ends_as_its_tool_understands(tools: WebhookSender) -> None:
+async def test_unreadable_body_gets_the_status_that_stops_retries(tools: WebhookSender) -> None:
     secret = await tools.add(SENDGRID)
     response = await tools.send(SENDGRID, Case("large", b"[" + b" " * 1_000_001 + b"]"), secret)
     assert (response.status_code, response.json()["code"]) == (400, "body_too_large")
@@ -243,7 +241,7 @@ async def test_a_body_that_can_never_be_taken_ends_as_its_tool_understands(tools
     assert (await tools.send(SENDGRID, packed, secret)).json()["accepted"] == 1
 
 
-async def test_a_tool_that_waits_no_longer_is_told_to_come_again(
+async def test_timeout_is_answered_with_503(
     tools: WebhookSender, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
     """While the customer's row is locked elsewhere nothing can be stored; what was under way is a duplicate then."""
@@ -261,7 +259,7 @@ async def test_a_tool_that_waits_no_longer_is_told_to_come_again(
     assert (await tools.send(SENDGRID, case, secret)).json()["duplicate"] == 1
 
 
-async def test_a_trial_of_a_body_of_ones_own(tools: WebhookSender) -> None:
+async def test_dry_run_of_an_own_body(tools: WebhookSender) -> None:
     await tools.add(SENDGRID)
     tried = await tools.ask("POST", "/v1/sources/tool/test", [event(1, event="click"), {"event": 7}, 7])
     assert tried["signature"] == "not_checked"
