@@ -1,4 +1,4 @@
-"""``python -m app.openapi`` writes the API's document to ``openapi/openapi.json``; ``--check`` compares only."""
+"""Command ``python -m app.openapi``: write ``openapi/openapi.json``, or compare it with ``--check``."""
 
 from __future__ import annotations
 

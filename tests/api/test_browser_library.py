@@ -1,4 +1,4 @@
-"""How the library that pages load is served: kept by its tag, packed, for every page, and the same for ever by name."""
+"""Serving the browser library: ETags, compression, origins, and immutable versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The SDK side: routes, keys, receipts, hostile bodies, what browsers need."""
+"""Routes for Segment's SDKs: keys, receipts, hostile bodies, CORS."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_rejected_message_does_not_affect_the_rest_of_the_batch(service: A
     response = await service.client.post("/v1/batch", json={"batch": batch, "writeKey": service.keys.write_key})
     receipt = response.json()
     assert (receipt["accepted"], receipt["duplicate"], receipt["rejected"]) == (1, 0, 2)
-    assert [(each["index"], each["messageId"], each["code"]) for each in receipt["rejections"]] == [
+    assert [(item["index"], item["messageId"], item["code"]) for item in receipt["rejections"]] == [
         (1, None, "not_an_object"),
         (2, "m-2", "missing_event"),
     ]

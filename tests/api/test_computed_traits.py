@@ -1,4 +1,4 @@
-"""Computed traits as data, on customers, and why; and the change log that every definition has."""
+"""Computed traits: definition, values, explanations, and versions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_computed_trait_lifecycle(settings: Settings, frozen: FrozenClock)
         await service.send(order(10, 3), order(5.5, 2), order(100, 20))
         assert await traits(service) == {"spent": 15.5}
         listed = (await service.ask("/v1/traits"))["items"]
-        assert [each["key"] for each in listed] == sorted(["spent", *(each["key"] for each in TRAITS)])
+        assert [entry["key"] for entry in listed] == sorted(["spent", *(entry["key"] for entry in TRAITS)])
         read = await service.ask("/v1/traits/spent")
         assert (read["value"], read["version"]) == (TRAIT["value"], 1)
         value = {"count": "Order Completed"}
@@ -154,7 +154,7 @@ async def test_explanation_nodes_have_since(settings: Settings, frozen: FrozenCl
             rfc3339(NOON - 9 * DAY),
         )
         stages = await service.ask("/v1/customers/user-1/journeys/six-stage/explain")
-        assert all(each["explanation"]["since"] for each in stages["stages"])
+        assert all(entry["explanation"]["since"] for entry in stages["stages"])
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ async def test_trait_versions_are_listed(service: RunningApp, kind: str, one: An
         for item in items:
             assert (item["activated_at"] is None) == (item["status"] == "filling" or item["note"] == "withdrawn")
             assert (item["superseded_at"] is None) == (item["status"] in ("current", "filling"))
-        return [(each["version"], each["status"], each["owner"], each["note"], each["body"]) for each in items]
+        return [(entry["version"], entry["status"], entry["owner"], entry["note"], entry["body"]) for entry in items]
 
     await service.ask(f"{path}/k/versions", 404)
     await service.tell("POST", path, {"key": "k", "owner": "o", "note": "first", **one}, 201)
@@ -198,10 +198,10 @@ async def test_trait_versions_are_listed(service: RunningApp, kind: str, one: An
         assert await log() == [(4, "current", "p", "final", body_final), third, second, first]
     await service.tell("DELETE", f"{path}/k")
     items = (await service.ask(f"{path}/k/versions"))["items"]
-    assert [each["status"] for each in items] == ["archived", "superseded", "superseded", "superseded"]
+    assert [entry["status"] for entry in items] == ["archived", "superseded", "superseded", "superseded"]
     await service.tell("POST", path, {"key": "k", **one}, 201)
     items = (await service.ask(f"{path}/k/versions"))["items"]
-    assert [each["status"] for each in items] == ["current", "archived", "superseded", "superseded", "superseded"]
+    assert [entry["status"] for entry in items] == ["current", "archived", "superseded", "superseded", "superseded"]
 
 
 async def test_points_beyond_the_state_limit_are_read_from_the_log(settings: Settings, frozen: FrozenClock) -> None:

@@ -1,4 +1,4 @@
-"""Customer.io's Track API: paths with anything in them, keys, answers, erasures, and what is stored in the end."""
+"""Customer.io's Track API: ids in paths, keys, responses, erasure requests, and stored messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def of_customer(id: str, rest: str = "") -> str:
 
 
 async def tracked(service: RunningApp, reference: str) -> list[str]:
-    return [each["name"] for each in await touchpoints_of(service, reference)]
+    return [item["name"] for item in await touchpoints_of(service, reference)]
 
 
 @pytest.mark.parametrize("id", IDS)
@@ -41,7 +41,7 @@ async def test_ids_stay_whole_in_paths(service: RunningApp, id: str) -> None:
         assert (response.status_code, response.json()) == (200, {}), (rest, response.text)
     customer = await service.ask("/v1/customers/" + quote(f"user_id:{id}", safe=""))
     assert customer["traits"] == {"plan": "gold"}
-    assert ("customerio_device", "to/k") in {(each["kind"], each["value"]) for each in customer["identities"]}
+    assert ("customerio_device", "to/k") in {(item["kind"], item["value"]) for item in customer["identities"]}
     assert await tracked(service, quote(f"user_id:{id}", safe="")) == [
         "purchased", "returned", "push.device_added", "push.device_removed",
     ]  # fmt: skip
@@ -95,7 +95,7 @@ async def test_write_key_requests_erasure_but_erases_nothing(service: RunningApp
     customer = await service.ask("/v1/customers/user-1")
     assert customer["traits"] == {"email": "user@example.com", "plan": "gold", "suppressed": True}
     wanted = (await service.ask("/v1/erasure-requests"))["items"]
-    assert {(each["source"], each["kind"], each["value"], each["customer"]) for each in wanted} == {
+    assert {(item["source"], item["kind"], item["value"], item["customer"]) for item in wanted} == {
         ("default", "email", "user@example.com", customer["id"]),
         ("default", "user_id", "user-1", customer["id"]),
         ("default", "user_id", "no/body", None),
@@ -117,7 +117,7 @@ async def test_batch_stores_valid_operations_and_reports_the_others(service: Run
         [error] = response.json()["errors"]
         assert (error["batch_index"], error["reason"], error["field"]) == (1, "required", "name")
     assert await tracked(service, "user-1") == ["A", "B"]
-    assert [each["value"] for each in (await service.ask("/v1/erasure-requests"))["items"]] == ["user-1"]
+    assert [item["value"] for item in (await service.ask("/v1/erasure-requests"))["items"]] == ["user-1"]
     whole = await ask(service, "POST", "/api/v2/batch/", {"batch": operations[:1]})
     assert (whole.status_code, whole.json()) == (200, {})
 
@@ -170,12 +170,12 @@ def related(people: int, **more: Any) -> dict[str, Any]:
 
 
 async def test_operation_about_many_people_is_limited_before_parsing(service: RunningApp) -> None:
-    """Each of its people would get a copy of what it says."""
+    """One operation about many people creates one message for each of them."""
     for operation in (related(1_000, attributes={"note": "x" * 2_000}), related(1, attributes={"note": "x" * 40_000})):
         response = await ask(service, "POST", "/api/v2/batch", {"batch": [operation]})
         assert response.status_code == 207
         kept = (await service.ask("/v1/quarantine"))["items"]
-        assert {each["code"] for each in kept} == {"message_too_large"}
+        assert {item["code"] for item in kept} == {"message_too_large"}
     many = [related(300, attributes={"name": "Acme"}, id=f"o-{n}") for n in range(12)]
     response = await ask(service, "POST", "/api/v2/batch", {"batch": many})
     assert response.status_code == 207
@@ -218,6 +218,6 @@ async def test_top_level_relationships_and_phone_identities(service: RunningApp)
 async def test_refused_operation_about_many_people_is_quarantined_once(service: RunningApp) -> None:
     operation = {**related(0), "cio_relationships": [{}] * 200}
     response = await ask(service, "POST", "/api/v2/batch", {"batch": [operation]})
-    assert [each["batch_index"] for each in response.json()["errors"]] == [0]
+    assert [item["batch_index"] for item in response.json()["errors"]] == [0]
     [kept] = (await service.ask("/v1/quarantine"))["items"]
     assert json.loads(kept["original"]) == operation

@@ -1,4 +1,4 @@
-"""Reading one customer: what it says, how it is named, and that it is never stale."""
+"""Reads of one customer: content, references, and freshness."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_customer_has_identities_traits_stages_and_segments(service: Runni
     )  # fmt: skip
     customer = await service.ask("/v1/customers/user-1")
     assert list(customer) == ["id", "identities", "traits", "stages", "segments", "as_of"]
-    assert [f"{each['kind']}:{each['value']}" for each in customer["identities"]] == [
+    assert [f"{item['kind']}:{item['value']}" for item in customer["identities"]] == [
         "user_id:user-1",
         "email:user@example.com",
         "anonymous_id:anon-1",
@@ -38,7 +38,7 @@ async def test_customer_has_identities_traits_stages_and_segments(service: Runni
     assert stage["stage"] == "purchase"
     assert stage["valid_until"] is None
     assert stage["cause"] == {"kind": "message", "message_id": "m-1", "source": "default"}
-    assert {"first-time-buyers", "new-visitors"} <= {each["key"] for each in customer["segments"]}
+    assert {"first-time-buyers", "new-visitors"} <= {item["key"] for item in customer["segments"]}
     for name in ("email:user@example.com", "email: USER@example.com ", "anonymous_id:anon-1", f"id:{customer['id']}"):
         found = await service.ask(f"/v1/customers/{quote(name, safe='')}")
         assert found["id"] == customer["id"], name
@@ -74,12 +74,12 @@ NASTY = [
 
 
 async def test_ids_in_paths_may_contain_any_character(service: RunningApp) -> None:
-    await service.send(*[track("Product Viewed", each) for each in NASTY])
-    for each in NASTY:
-        customer = await service.ask(f"/v1/customers/user_id:{quote(each, safe='')}")
-        assert customer["identities"] == [{"kind": "user_id", "value": each}]
+    await service.send(*[track("Product Viewed", item) for item in NASTY])
+    for item in NASTY:
+        customer = await service.ask(f"/v1/customers/user_id:{quote(item, safe='')}")
+        assert customer["identities"] == [{"kind": "user_id", "value": item}]
         for path in ("journey", "segments", "touchpoints", "links", "segments/engaged/explain"):
-            assert await service.ask(f"/v1/customers/user_id:{quote(each, safe='')}/{path}")
+            assert await service.ask(f"/v1/customers/user_id:{quote(item, safe='')}/{path}")
 
 
 async def test_percent_encoded_ids_round_trip(settings: Settings, start: Any) -> None:
@@ -94,14 +94,14 @@ async def test_percent_encoded_ids_round_trip(settings: Settings, start: Any) ->
 
         collect()
         response = await service.client.post(
-            "/v1/batch", json={"batch": [track("e", each) for each in found], "writeKey": service.keys.write_key}
+            "/v1/batch", json={"batch": [track("e", item) for item in found], "writeKey": service.keys.write_key}
         )
-        refused = {each["index"] for each in response.json()["rejections"]}
-        kept = [each for index, each in enumerate(found) if index not in refused]
+        refused = {item["index"] for item in response.json()["rejections"]}
+        kept = [item for index, item in enumerate(found) if index not in refused]
         assert len(kept) > len(found) / 2
-        for each in kept:
-            customer = await service.ask(f"/v1/customers/user_id:{quote(each, safe='')}")
-            assert {"kind": "user_id", "value": each} in customer["identities"]
+        for item in kept:
+            customer = await service.ask(f"/v1/customers/user_id:{quote(item, safe='')}")
+            assert {"kind": "user_id", "value": item} in customer["identities"]
 
 
 @pytest.mark.parametrize(
@@ -156,11 +156,11 @@ async def test_customer_reads_support_etags(service: RunningApp) -> None:
 
 
 async def test_reads_change_as_time_passes(settings: Settings, start: Any, frozen: FrozenClock) -> None:
-    """No worker runs: the read itself is exact, a microsecond before and after."""
+    """Without a worker, reads are exact a microsecond before and after the change."""
     async with start(settings, frozen) as service:
         await service.send(track("Order Completed"))
         customer = await service.ask("/v1/customers/user-1")
-        visitor = next(each for each in customer["segments"] if each["key"] == "new-visitors")
+        visitor = next(item for item in customer["segments"] if item["key"] == "new-visitors")
         assert visitor == {"key": "new-visitors", "since": rfc3339(NOON), "valid_until": rfc3339(NOON + 7 * DAY)}
         frozen.instant = NOON + 7 * DAY - 1
         assert await is_in(service, "new-visitors")
@@ -169,16 +169,16 @@ async def test_reads_change_as_time_passes(settings: Settings, start: Any, froze
         frozen.instant = NOON + 90 * DAY
         assert await is_in(service, "at-risk")
         answer = await service.ask("/v1/customers/user-1/segments?history=true")
-        assert {(each["key"], each["since"], each["left_at"]) for each in answer["items"]} >= {
+        assert {(item["key"], item["since"], item["left_at"]) for item in answer["items"]} >= {
             ("new-visitors", rfc3339(NOON), rfc3339(NOON + 7 * DAY)),
             ("at-risk", rfc3339(NOON + 90 * DAY), None),
         }
 
 
 async def is_in(service: RunningApp, segment: str) -> bool:
-    """Asked in every way there is; they must agree."""
+    """Return the membership from every route that reports it; all must agree."""
     customer = await service.ask("/v1/customers/user-1")
-    listed = segment in [each["key"] for each in customer["segments"]]
+    listed = segment in [item["key"] for item in customer["segments"]]
     again = await service.ask("/v1/customers/user-1/segments")
     assert again["items"] == customer["segments"]
     looked_up = await service.tell("POST", "/v1/customers/lookup", {"customers": ["user-1"]})
@@ -191,7 +191,7 @@ async def is_in(service: RunningApp, segment: str) -> bool:
     }
     assert count == listed
     if listed:
-        (entry,) = (each for each in customer["segments"] if each["key"] == segment)
+        (entry,) = (item for item in customer["segments"] if item["key"] == segment)
         (member,) = (await service.ask(f"/v1/segments/{segment}/members"))["items"]
         assert (entry["since"], entry["valid_until"]) == (member["since"], member["valid_until"])
         assert (entry["since"], entry["valid_until"]) == (why["since"], why["valid_until"])
@@ -199,14 +199,14 @@ async def is_in(service: RunningApp, segment: str) -> bool:
 
 
 async def test_future_message_limits_valid_until(settings: Settings, start: Any, frozen: FrozenClock) -> None:
-    """A clock that runs ahead: the message counts from its own instant on, and is announced until then."""
+    """A client's clock runs ahead: the message counts from its own instant, and valid_until announces it."""
     async with start(settings, frozen) as service:
         await service.send(track("Order Completed"))
         await service.send(track("Order Completed", timestamp=rfc3339(NOON + 3600 * SECOND)))
         customer = await service.ask("/v1/customers/user-1")
         assert customer["stages"]["six-stage"]["stage"] == "purchase"
         assert customer["stages"]["six-stage"]["valid_until"] == rfc3339(NOON + 3600 * SECOND)
-        buyer = next(each for each in customer["segments"] if each["key"] == "first-time-buyers")
+        buyer = next(item for item in customer["segments"] if item["key"] == "first-time-buyers")
         assert buyer["valid_until"] == rfc3339(NOON + 3600 * SECOND)
         assert await is_in(service, "first-time-buyers")
         frozen.instant = NOON + 3600 * SECOND
@@ -216,7 +216,7 @@ async def test_future_message_limits_valid_until(settings: Settings, start: Any,
 
 
 async def test_explanations_consider_future_messages(settings: Settings, start: Any, frozen: FrozenClock) -> None:
-    """At each node: the truth lasts until the message counts or time alone changes it, whichever comes first."""
+    """Each node is valid until the message counts or time changes it, whichever comes first."""
     hour = 3600 * SECOND
     async with start(settings, frozen) as service:
         recent = {"did": "e", "within": "2h"}
@@ -257,7 +257,7 @@ async def test_stage_history_lists_every_interval(settings: Settings, start: Any
             *[track(name, timestamp=rfc3339(NOON - (9 - n) * DAY), messageId=name) for n, name in enumerate(days)]
         )
         answer = await service.ask("/v1/customers/user-1/journey?journey=six-stage")
-        assert [(each["stage"], each["entered_at"], each["left_at"]) for each in answer["items"]] == [
+        assert [(item["stage"], item["entered_at"], item["left_at"]) for item in answer["items"]] == [
             ("consideration", rfc3339(NOON - 9 * DAY), rfc3339(NOON - 8 * DAY)),
             ("decision", rfc3339(NOON - 8 * DAY), rfc3339(NOON - 7 * DAY)),
             ("purchase", rfc3339(NOON - 7 * DAY), None),
@@ -265,7 +265,7 @@ async def test_stage_history_lists_every_interval(settings: Settings, start: Any
         assert answer["items"][0]["cause"]["message_id"] == "Product Viewed"
         assert answer["items"][0]["left_cause"]["message_id"] == "Product Added"
         everything = await service.ask("/v1/customers/user-1/journey")
-        assert {each["journey"] for each in everything["items"]} == {"six-stage", "five-stage", "content-4"}
+        assert {item["journey"] for item in everything["items"]} == {"six-stage", "five-stage", "content-4"}
         assert (await service.ask("/v1/customers/user-1/journey?journey=none", 404))["code"] == "not_found"
         # Another set of definitions: the same history, now from the log.
         await service.tell("POST", "/v1/segments", {"key": "new", "rule": {"did": "x"}}, 201)
@@ -294,7 +294,7 @@ async def test_explanations_name_the_touchpoints(service: RunningApp) -> None:
     assert nothing["nodes"][0]["counted"] == 0
     stages = await service.ask("/v1/customers/user-1/journeys/six-stage/explain")
     assert stages["stage"] == "loyalty"
-    assert [each["stage"] for each in stages["stages"]][-1] == "loyalty"
+    assert [item["stage"] for item in stages["stages"]][-1] == "loyalty"
     assert (await service.ask("/v1/customers/user-1/segments/none/explain", 404))["code"] == "not_found"
     assert (await service.ask("/v1/customers/user-1/journeys/none/explain", 404))["code"] == "not_found"
 
@@ -307,7 +307,7 @@ async def test_touchpoints_are_paginated(service: RunningApp) -> None:
          "traits": {"plan": "pro"}, "messageId": "m-0"},
     )  # fmt: skip
     whole = (await service.ask("/v1/customers/user-1/touchpoints"))["items"]
-    assert [each["message_id"] for each in whole] == [f"m-{n:02}" for n in range(10, -1, -1)] + ["m-0"]
+    assert [item["message_id"] for item in whole] == [f"m-{n:02}" for n in range(10, -1, -1)] + ["m-0"]
     for limit in (1, 3, 4, 12):
         assert await service.all_of("/v1/customers/user-1/touchpoints", limit=limit) == whole
     assert whole[-1]["type"] == "identify"
@@ -320,10 +320,10 @@ async def test_touchpoints_are_paginated(service: RunningApp) -> None:
 
 
 async def test_issued_cursors_are_accepted(service: RunningApp) -> None:
-    """255 characters that JSON escapes make the longest cursor."""
+    """255 characters that JSON escapes give the longest cursor."""
     await service.send(*[track("e", messageId=char * 255, timestamp=rfc3339(NOON)) for char in "\x01\x02\x03"])
     found = await service.all_of("/v1/customers/user-1/touchpoints", limit=1)
-    assert [each["message_id"][0] for each in found] == ["\x03", "\x02", "\x01"]
+    assert [item["message_id"][0] for item in found] == ["\x03", "\x02", "\x01"]
 
 
 ABSURD = [
@@ -353,8 +353,8 @@ async def test_lookup_returns_customers_in_request_order(service: RunningApp) ->
     await service.send(track("Order Completed"), track("Product Viewed", "user-2", anonymousId="anon-2"))
     refs = ["user_id:user-2", "nobody", "user-1", "anonymous_id:anon-2", "null", "user-1", ""]
     answer = await service.tell("POST", "/v1/customers/lookup", {"customers": refs})
-    assert [each["ref"] for each in answer["items"]] == refs
-    assert [each["customer"] and each["customer"]["identities"][0]["value"] for each in answer["items"]] == [
+    assert [item["ref"] for item in answer["items"]] == refs
+    assert [item["customer"] and item["customer"]["identities"][0]["value"] for item in answer["items"]] == [
         "user-2", None, "user-1", "user-2", None, "user-1", None,
     ]  # fmt: skip
     assert (await service.tell("POST", "/v1/customers/lookup", {"customers": []}))["items"] == []
@@ -401,4 +401,4 @@ async def test_definition_of_another_process_applies_at_once(settings: Settings,
         await one.send(track("Product Viewed"))
         await one.tell("POST", "/v1/segments", {"key": "viewers", "rule": {"did": "Product Viewed"}}, 201)
         customer = await other.ask("/v1/customers/user-1")
-        assert "viewers" in [each["key"] for each in customer["segments"]]
+        assert "viewers" in [item["key"] for item in customer["segments"]]

@@ -1,4 +1,4 @@
-"""Data quality over HTTP: the tracking plan, what is odd, the health of sources, how complete traits are."""
+"""Data quality routes: tracking plan, anomalies, health of sources, trait coverage."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_warn_mode_stores_the_message_and_warns(service: RunningApp) -> No
     assert receipt["duplicate"] == 1
     assert len(receipt["warnings"]) == 1
     await service.send({**bad, "messageId": "m-4"})
-    assert [each["messages"] for each in await violations(service)] == [2]
+    assert [item["messages"] for item in await violations(service)] == [2]
 
 
 async def test_refused_statistics_do_not_block_other_statistics(
@@ -150,8 +150,8 @@ async def test_quarantined_message_is_stored_after_the_plan_is_corrected(service
     assert (await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay"))["accepted"] == 1
     # What the envelope said of it is still said: its time and who it was.
     shown = await service.ask("/v1/customers/email:user@example.com/touchpoints")
-    order = next(each for each in shown["items"] if each["name"] == "Order Completed")
-    received_at = next(each for each in shown["items"] if each["name"] == "Product Added")["received_at"]
+    order = next(item for item in shown["items"] if item["name"] == "Order Completed")
+    received_at = next(item for item in shown["items"] if item["name"] == "Product Added")["received_at"]
     assert order["received_at"] == received_at
     assert order["occurred_at"] != "2026-01-01T00:00:00.000000Z"
 
@@ -165,7 +165,7 @@ async def test_plan_entry_of_a_source_overrides_the_general_one(service: Running
     assert response.json()["rejected"] == 1
     await service.tell("PUT", f"{PLAN}/x?source=none", {"schema": {}}, 404)
     listed = (await service.ask(PLAN))["items"]
-    assert [(each["source"], each["mode"]) for each in listed] == [(None, "quarantine"), ("default", "off")]
+    assert [(item["source"], item["mode"]) for item in listed] == [(None, "quarantine"), ("default", "off")]
     response = await service.client.delete(f"{PLAN}/Order%20Completed?source=default", headers=service.secret)
     assert response.status_code == 204
     await service.send(track("Order Completed"), expected=0)
@@ -179,7 +179,7 @@ async def test_plan_accepts_page_views_and_unusual_event_names(service: RunningA
     receipt = await service.send(
         {"type": "page", "userId": "u", "messageId": "m-1"}, track("checkout/step 1", messageId="m-2")
     )
-    assert [each["messageId"] for each in receipt["warnings"]] == ["m-1", "m-2"]
+    assert [item["messageId"] for item in receipt["warnings"]] == ["m-1", "m-2"]
     for name in ("%00", "x" * 201):
         response = await service.client.put(f"{PLAN}/{name}", json={"schema": {}}, headers=service.secret)
         assert response.status_code == 400, response.text
@@ -220,7 +220,7 @@ async def test_invented_event_names_do_not_fill_the_statistics(service: RunningA
     assert len(rows) == NAMES_MAX + 1
     assert {row["name"]: row["messages"] for row in rows}[OTHER] == 2_900 - NAMES_MAX
     found = (await service.ask("/v1/data-quality/anomalies"))["items"]
-    assert [(each["kind"], each["messages"]) for each in found] == [
+    assert [(item["kind"], item["messages"]) for item in found] == [
         ("new_source", 2_900),
         ("too_many_names", 2_900 - NAMES_MAX),
     ]
@@ -244,7 +244,7 @@ async def test_anomalies_have_start_and_end(settings: Settings, start: Start) ->
         assert (found["since"], found["until"], found["expected"]) == ("2026-01-01T12:00:00.000000Z", None, 30.0)
         await service.send(track("Refund Asked", context={"channel": "chat"}))
         await fill(service, [("default", NOON - 9 * DAY, "server", "Order Completed", 1)])
-        kinds = {(each["kind"], each["event"] or each["channel"]) for each in
+        kinds = {(item["kind"], item["event"] or item["channel"]) for item in
                  (await service.ask("/v1/data-quality/anomalies?source=default"))["items"]}  # fmt: skip
         assert kinds == {("new_event", "Refund Asked"), ("new_channel", "chat")}
         await service.ask("/v1/data-quality/anomalies?hours=0", 422)
@@ -276,7 +276,7 @@ async def test_source_health_counts_the_last_24_hours(settings: Settings, start:
         assert health["warned"] == {"email_unusable:no_at": 1}
         assert health["last_seen_at"] == "2026-01-01T13:00:00.000000Z"
         assert health["quarantined"] == 1
-        assert [each["messages"] for each in health["hours"]] == [0] * 23 + [2]
+        assert [item["messages"] for item in health["hours"]] == [0] * 23 + [2]
         assert health["per_hour"] == round(2 / 24, 2)
         # Whoever is refused may be anybody: it does not show that the source is there.
         clock.instant += HOUR
@@ -299,7 +299,7 @@ async def test_warning_explains_why_an_address_is_unusable(service: RunningApp) 
         {"type": "identify", "messageId": "m-3", "traits": {"email": "nobody"}},
         expected=2,
     )
-    assert [(each["messageId"], each["code"]) for each in receipt["warnings"]] == [
+    assert [(item["messageId"], item["code"]) for item in receipt["warnings"]] == [
         ("m-1", "email_unusable"),
         ("m-1", "phone_unusable"),
     ]
@@ -340,7 +340,7 @@ async def test_trait_coverage_counts_customers(service: RunningApp) -> None:
 
 
 async def test_statistics_survive_a_database_outage(service: RunningApp) -> None:
-    """Nothing that was counted is lost or counted twice."""
+    """No count is lost or added twice."""
     tally = service.app.state.services.ingest.source_stats
     pool = service.app.state.services.pool
     await plan(service, "e", schema={"required": ["total"]})
@@ -355,7 +355,7 @@ async def test_statistics_survive_a_database_outage(service: RunningApp) -> None
     await tally.flush()
     assert await pool.fetchval("SELECT sum(messages) FROM source_volumes WHERE name = 'e'") == 3
     assert await pool.fetchval("SELECT sum(times) FROM source_outcomes WHERE outcome = 'accepted'") == 3
-    assert [each["messages"] for each in await violations(service)] == [3]
+    assert [item["messages"] for item in await violations(service)] == [3]
 
 
 async def test_statistics_are_flushed_on_shutdown(settings: Settings, start: Start) -> None:

@@ -1,4 +1,4 @@
-"""Segments and journeys as data, and who is in a segment while all that is changing."""
+"""Segments and journeys: definition, backfill, and exact members and counts meanwhile."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_segment_lifecycle(service: RunningApp) -> None:
     read = await service.ask("/v1/segments/big")
     assert (read["version"], read["rule"]) == (2, changed["rule"])
     assert (read["status"], read["fill"]["customers_total"], read["fill"]["done"]) == ("current", 0, True)
-    assert "big" in [each["key"] for each in (await service.ask("/v1/segments"))["items"]]
+    assert "big" in [item["key"] for item in (await service.ask("/v1/segments"))["items"]]
     assert await service.tell("DELETE", "/v1/segments/big") == {"success": True}
     for path in ("", "/members", "/count"):
         assert (await service.ask(f"/v1/segments/big{path}", 404))["code"] == "not_found"
@@ -53,7 +53,7 @@ async def test_segment_lifecycle(service: RunningApp) -> None:
 
 async def test_journey_lifecycle(service: RunningApp) -> None:
     made = await service.tell("POST", "/v1/journeys", JOURNEY, 201)
-    assert [(each["key"], each["name"]) for each in made["stages"]] == [("started", "started"), ("paid", "Paid")]
+    assert [(item["key"], item["name"]) for item in made["stages"]] == [("started", "started"), ("paid", "Paid")]
     await service.send(track("Order Completed"))
     assert (await service.ask("/v1/customers/user-1"))["stages"]["trial"]["stage"] == "paid"
     without_key = {"stages": JOURNEY["stages"][:1]}
@@ -68,7 +68,7 @@ async def test_journey_lifecycle(service: RunningApp) -> None:
     assert [filled[name] for name in ("version", "status", "upcoming_version")] == [2, "current", None]
     assert filled["fill"]["done"] is True
     assert (await service.ask("/v1/customers/user-1"))["stages"]["trial"]["stage"] is None
-    assert "trial" in [each["key"] for each in (await service.ask("/v1/journeys"))["items"]]
+    assert "trial" in [item["key"] for item in (await service.ask("/v1/journeys"))["items"]]
     await service.tell("DELETE", "/v1/journeys/trial")
     assert "trial" not in (await service.ask("/v1/customers/user-1"))["stages"]
 
@@ -195,13 +195,13 @@ async def test_new_segment_applies_before_its_backfill(service: RunningApp) -> N
     assert (await service.ask("/v1/segments/even/count"))["count"] == 20
     members = await service.all_of("/v1/segments/even/members", limit=7)
     assert len(members) == 20
-    assert [each["id"] for each in members] == sorted(each["id"] for each in members)
+    assert [item["id"] for item in members] == sorted(item["id"] for item in members)
 
 
 async def test_member_count_equals_the_length_of_the_list(
     settings: Settings, start: Any, frozen: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some customers filled, some due, some stale, some with news since: both answers stay exact, and a cursor too."""
+    """Some customers are backfilled, due, stale or changed since: list, count and cursor stay exact."""
     monkeypatch.setattr(app.queries.segment_members, "_BATCH_CUSTOMERS", 4)
     monkeypatch.setattr(app.queries.segment_members, "_RECOMPUTED_PER_PAGE_MAX", 7)
     chance = random.Random(7)
@@ -217,11 +217,11 @@ async def test_member_count_equals_the_length_of_the_list(
             assert (await service.ask("/v1/segments/recent/count"))["count"] == len(expected)
             for limit in (1, 3, 100):
                 members = await service.all_of("/v1/segments/recent/members", limit=limit)
-                assert sorted(each["identities"][0]["value"] for each in members) == sorted(expected), limit
-                assert [each["id"] for each in members] == sorted({each["id"] for each in members})
-                for each in members:
-                    at = bought[each["identities"][0]["value"]]
-                    assert (each["since"], each["valid_until"]) == (rfc3339(at), rfc3339(at + 10 * DAY))
+                assert sorted(item["identities"][0]["value"] for item in members) == sorted(expected), limit
+                assert [item["id"] for item in members] == sorted({item["id"] for item in members})
+                for item in members:
+                    at = bought[item["identities"][0]["value"]]
+                    assert (item["since"], item["valid_until"]) == (rfc3339(at), rfc3339(at + 10 * DAY))
 
         async def some(statement: str, *arguments: Any) -> list[bytes]:
             rows = await served.pool.fetch("SELECT id FROM customers ORDER BY id")
@@ -251,7 +251,7 @@ async def test_member_count_equals_the_length_of_the_list(
             lambda connection: refresh_customers(connection, rows, ruleset, frozen.instant, served.settings),
         )
         rest = await service.all_of("/v1/segments/recent/members", cursor=page["next_cursor"])
-        assert sorted(each["identities"][0]["value"] for each in [*page["items"], *rest]) == sorted(expected)
+        assert sorted(item["identities"][0]["value"] for item in [*page["items"], *rest]) == sorted(expected)
         await compare(frozen.instant)
 
 

@@ -1,4 +1,4 @@
-"""GA4's Measurement Protocol: collecting, and the debug twin that stores nothing."""
+"""Google Analytics 4's Measurement Protocol: collection, and the debug route."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def test_events_and_user_properties_are_stored(service: RunningApp) -> Non
     for _ in range(2):
         response = await post_json(service, path(service), hit)
         assert (response.status_code, response.content) == (204, b"")
-    found = {each["name"]: each["properties"] for each in await touchpoints_of(service)}
+    found = {item["name"]: item["properties"] for item in await touchpoints_of(service)}
     assert found["page_viewed"]["url"] == "https://shop.example.com/"
     assert found["purchase"] == {"value": 42.5, "currency": "EUR"}
     customer = await service.ask("/v1/customers/anonymous_id:123.456")
@@ -37,10 +37,10 @@ async def test_events_and_user_properties_are_stored(service: RunningApp) -> Non
 async def test_refused_event_is_quarantined_whole_and_can_be_replayed(service: RunningApp) -> None:
     hit = body({"name": "ok"}, {"name": "x" * 201}, {"params": {}})
     assert (await post_json(service, path(service), hit)).status_code == 204
-    assert [each["name"] for each in await touchpoints_of(service)] == ["ok"]
+    assert [item["name"] for item in await touchpoints_of(service)] == ["ok"]
     kept = (await service.ask("/v1/quarantine"))["items"]
-    assert {each["code"] for each in kept} == {"event_too_long", "missing_event"}
-    original = json.loads(next(each["original"] for each in kept if each["code"] == "missing_event"))
+    assert {item["code"] for item in kept} == {"event_too_long", "missing_event"}
+    original = json.loads(next(item["original"] for item in kept if item["code"] == "missing_event"))
     assert original == {"client_id": "123.456", "user_id": "user-1", "events": [{"params": {}}]}
     original["events"][0]["name"] = "mended"
     receipt = await service.tell("POST", f"/v1/quarantine/{kept[0]['id']}/replay", original)
@@ -75,12 +75,12 @@ async def test_debug_route_validates_and_stores_nothing(service: RunningApp) -> 
     for content, expected in cases:
         response = await post_json(service, debug, content)
         messages = response.json()["validationMessages"]
-        assert (response.status_code, [(each["fieldPath"], each["validationCode"]) for each in messages]) == (
+        assert (response.status_code, [(item["fieldPath"], item["validationCode"]) for item in messages]) == (
             200, expected,
         )  # fmt: skip
-        assert all(each["description"] for each in messages)
+        assert all(item["description"] for item in messages)
     unknown = (await post_json(service, "/debug/mp/collect?api_secret=wk_unknown", body({"name": "a"}))).json()
-    assert [each["fieldPath"] for each in unknown["validationMessages"]] == ["api_secret"]
+    assert [item["fieldPath"] for item in unknown["validationMessages"]] == ["api_secret"]
     await service.ask("/v1/customers/user-1", expected=404)
     assert (await service.ask("/v1/quarantine"))["items"] == []
 
@@ -89,16 +89,16 @@ async def test_equal_events_of_one_body_are_stored_and_retries_are_not(service: 
     hit = body({"name": "scroll"}, {"name": "scroll"}, {"name": "click"}, timestamp_micros=1777888800000000)
     for _ in range(2):
         assert (await post_json(service, path(service), hit)).status_code == 204
-    assert sorted(each["name"] for each in await touchpoints_of(service)) == ["click", "scroll", "scroll"]
+    assert sorted(item["name"] for item in await touchpoints_of(service)) == ["click", "scroll", "scroll"]
 
 
 async def test_rebatched_events_are_duplicates(service: RunningApp) -> None:
-    """The second batch was not answered for: its events go out once more, in other company and another order."""
+    """The client got no response to the second batch, so it resends the events in another batch and order."""
     first, second, third = ({"name": name, "params": {"n": 1}} for name in ("a", "b", "c"))
     for events in ((first, second), (second, third, first), (third,)):
         hit = body(*events, timestamp_micros=1777888800000000)
         assert (await post_json(service, path(service), hit)).status_code == 204
-    assert sorted(each["name"] for each in await touchpoints_of(service)) == ["a", "b", "c"]
+    assert sorted(item["name"] for item in await touchpoints_of(service)) == ["a", "b", "c"]
     other = body(first, timestamp_micros=1777888800000000, client_id="123.457")
     assert (await post_json(service, path(service), other)).status_code == 204
     assert len(await touchpoints_of(service)) == 4, "the same of another device is another event"
@@ -106,13 +106,13 @@ async def test_rebatched_events_are_duplicates(service: RunningApp) -> None:
 
 @pytest.mark.parametrize("time", ["soon", "", -1, 0, None, True, [], {"a": 1}], ids=repr)
 async def test_invalid_timestamp_does_not_defeat_deduplication(service: RunningApp, time: Any) -> None:
-    """Each hit counts as it arrives: what cannot be read as a time must not make one of all that says it."""
+    """Events with the same unreadable timestamp are different events."""
     for around, event in (({"timestamp_micros": time}, {}), ({}, {"timestamp_micros": time})):
         for _ in range(2):
             await post_json(service, path(service), body({"name": "a", **event}, **around))
     rows = await touchpoints_of(service)
     assert len(rows) == 4
-    assert len({each["occurred_at"] for each in rows}) == 4
+    assert len({item["occurred_at"] for item in rows}) == 4
     assert (await service.ask("/v1/quarantine"))["items"] == []
 
 
@@ -123,16 +123,16 @@ async def test_any_present_id_identifies_the_visitor(service: RunningApp, nothin
     for hit in (web, app):
         assert (await post_json(service, path(service), hit)).status_code == 204
     for id, name in (("web.1", "a"), ("app-1", "b")):
-        assert [each["name"] for each in await touchpoints_of(service, f"anonymous_id:{id}")] == [name]
+        assert [item["name"] for item in await touchpoints_of(service, f"anonymous_id:{id}")] == [name]
 
 
 async def test_quarantined_events_stay_small(service: RunningApp) -> None:
-    """Members of the body stand with each event that is refused, but not those that are no id: 100 times 100 KB."""
+    """Quarantine copies the ids of the body to each refused event, but not other members: 100 times 100 KB."""
     hit = body(*[{"params": {"n": n}} for n in range(100)], user_id="x" * 100_000)
     assert (await post_json(service, path(service), hit)).status_code == 204
     kept = await service.all_of("/v1/quarantine")
     assert len(kept) == 100
-    assert max(len(each["original"]) for each in kept) < 400
+    assert max(len(item["original"]) for item in kept) < 400
     assert json.loads(kept[0]["original"])["client_id"] == "123.456"
 
 
@@ -150,4 +150,4 @@ async def test_debug_route_counts_against_the_key_rate_limit(settings: Settings,
     async with running_app(settings.model_copy(update={"key_rate": "2/minute"}), frozen) as service:
         debug = path(service, "/debug/mp/collect")
         answers = [await post_json(service, debug, body({"name": "a"})) for _ in range(3)]
-        assert [each.status_code for each in answers] == [200, 200, 429]
+        assert [item.status_code for item in answers] == [200, 200, 429]

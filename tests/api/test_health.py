@@ -60,7 +60,7 @@ async def test_metrics_count_messages_and_requests(service: RunningApp) -> None:
 
 
 async def test_metrics_estimate_the_backfill_time(settings: Settings, start: Any) -> None:
-    """Above 0 while one is under way, whose speed is known; 0 before and after."""
+    """The estimate is positive during a backfill of known speed, and 0 otherwise."""
 
     def eta(text: str) -> float:
         (line,) = re.findall(r"^segue_fill_eta_seconds (.+)$", text, re.MULTILINE)
@@ -91,7 +91,7 @@ async def test_two_applications_have_separate_metrics(settings: Settings, start:
 
 
 async def test_unreachable_database_is_answered_with_503(service: RunningApp) -> None:
-    """Never a status on which an SDK drops its messages, not even where the key could not be checked."""
+    """SDKs drop messages on other statuses. This holds even if the key cannot be checked."""
     service.app.state.services.pool.terminate()
     for response in (
         await service.client.get("/v1/customers/user-1", headers=service.secret),

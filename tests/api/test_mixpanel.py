@@ -1,4 +1,4 @@
-"""Mixpanel's routes: every encoding its SDKs use, keys, answers, and what is stored in the end."""
+"""Mixpanel's routes: encodings of its SDKs, keys, responses, and stored messages."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_event_in_the_query_is_stored(service: RunningApp) -> None:
         assert (response.status_code, response.text) == (200, "1")
     image = await service.client.get("/track", params={"data": b64encode(raw).decode(), "img": "1"})
     assert (image.headers["content-type"], image.content[:6]) == ("image/gif", b"GIF89a")
-    assert [each["name"] for each in await touchpoints_of(service)] == ["Opened"]
+    assert [item["name"] for item in await touchpoints_of(service)] == ["Opened"]
 
 
 async def test_identify_links_a_visitor_to_a_user(service: RunningApp) -> None:
@@ -75,26 +75,26 @@ async def test_identify_links_a_visitor_to_a_user(service: RunningApp) -> None:
     sets = [{**update, "$set": {"$email": "user@example.com", "plan": "gold"}}, {**update, "$set": {"plan": "silver"}}]
     assert (await post_json(service, "/engage/", [*sets, {**update, "$unset": ["nothing"]}])).text == "1"
     customer = await service.ask("/v1/customers/user-2")
-    found = {(each["kind"], each["value"]) for each in customer["identities"]}
+    found = {(item["kind"], item["value"]) for item in customer["identities"]}
     assert found == {
         ("user_id", "user-1"), ("user_id", "user-2"), ("email", "user@example.com"), ("anonymous_id", "d-1"),
     }  # fmt: skip
     assert customer["traits"] == {"email": "user@example.com", "plan": "silver"}
-    assert [each["name"] for each in await touchpoints_of(service)] == ["page_viewed", "Bought"]
+    assert [item["name"] for item in await touchpoints_of(service)] == ["page_viewed", "Bought"]
 
 
 async def test_refused_event_is_quarantined_and_can_be_replayed(service: RunningApp) -> None:
     bad = event(service, "")
     response = await post_json(service, "/track?verbose=1", [event(service, "A"), bad, 7, event(service, "B")])
     assert response.json() == {"status": 1, "error": None}
-    assert [each["name"] for each in await touchpoints_of(service)] == ["A", "B"]
+    assert [item["name"] for item in await touchpoints_of(service)] == ["A", "B"]
     kept = (await service.ask("/v1/quarantine"))["items"]
-    assert {each["code"] for each in kept} == {"missing_event", "not_an_object"}
-    [missing] = [each for each in kept if each["code"] == "missing_event"]
+    assert {item["code"] for item in kept} == {"missing_event", "not_an_object"}
+    [missing] = [item for item in kept if item["code"] == "missing_event"]
     assert json.loads(missing["original"]) == bad
     receipt = await service.tell("POST", f"/v1/quarantine/{missing['id']}/replay", event(service, "Mended"))
     assert (receipt["accepted"], receipt["rejected"]) == (1, 0)
-    assert "Mended" in [each["name"] for each in await touchpoints_of(service)]
+    assert "Mended" in [item["name"] for item in await touchpoints_of(service)]
 
 
 async def test_invalid_keys_and_bodies_are_refused(service: RunningApp) -> None:
@@ -116,7 +116,7 @@ async def test_batch_with_two_tokens(service: RunningApp) -> None:
     other = await service.tell("POST", "/v1/sources", {"key": "other"}, expected=201)
     theirs = {"event": "Theirs", "properties": {"token": other["write_key"], "distinct_id": "user-1"}}
     assert (await post_json(service, "/track", [event(service, "Ours"), theirs])).text == "1"
-    assert [each["name"] for each in await touchpoints_of(service)] == ["Ours"]
+    assert [item["name"] for item in await touchpoints_of(service)] == ["Ours"]
     [kept] = (await service.ask("/v1/quarantine"))["items"]
     assert kept["code"] == "invalid_field"
 
@@ -129,9 +129,9 @@ async def test_preflight_allows_credentials(service: RunningApp) -> None:
         assert preflight.status_code == 204
         assert preflight.headers["access-control-allow-headers"] == "content-type"
         response = await post_json(service, path, event(service, "A"), headers=origin)
-        for each in (preflight, response):
-            assert each.headers["access-control-allow-origin"] == "https://shop.example.com"
-            assert each.headers["access-control-allow-credentials"] == "true"
+        for item in (preflight, response):
+            assert item.headers["access-control-allow-origin"] == "https://shop.example.com"
+            assert item.headers["access-control-allow-credentials"] == "true"
 
 
 async def test_origin_outside_the_key_is_refused(service: RunningApp) -> None:
@@ -160,9 +160,9 @@ async def test_address_is_not_stored_if_the_sdk_disables_it(service: RunningApp,
 
 LINE: dict[str, Send] = {
     "JSON": lambda raw: {"content": raw},
-    "lines": lambda raw: {"content": b"\n".join(json.dumps(each).encode() for each in json.loads(raw))},
+    "lines": lambda raw: {"content": b"\n".join(json.dumps(item).encode() for item in json.loads(raw))},
     "lines, gzip": lambda raw: {
-        "content": gzip.compress(b"\r\n".join(json.dumps(each).encode() for each in json.loads(raw))),
+        "content": gzip.compress(b"\r\n".join(json.dumps(item).encode() for item in json.loads(raw))),
         "headers": {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"},
     },
     "a form of base64": lambda raw: {"content": b"data=" + b64encode(raw)},
@@ -170,7 +170,7 @@ LINE: dict[str, Send] = {
 
 
 def past(name: str, number: int, **props: Any) -> dict[str, Any]:
-    """An event of an import: its key is in a header, not in it."""
+    """Return an event of an import, whose key is in a header."""
     return {"event": name, "properties": {"distinct_id": "user-1", "$insert_id": f"i-{number}", "time": 8e8, **props}}
 
 
@@ -186,7 +186,7 @@ async def test_import_stores_events_once(service: RunningApp, encoding: str) -> 
             {"code": 200, "num_records_imported": 2, "status": "OK"},
         )
     stored = await touchpoints_of(service)
-    assert [(each["name"], each["occurred_at"][:10]) for each in stored] == [("A", "1995-05-09"), ("B", "1995-05-09")]
+    assert [(item["name"], item["occurred_at"][:10]) for item in stored] == [("A", "1995-05-09"), ("B", "1995-05-09")]
 
 
 @pytest.mark.parametrize("encoding", LINE)
@@ -197,17 +197,17 @@ async def test_import_reports_refused_events_and_stores_the_others(service: Runn
     answer = refused.json()
     assert (refused.status_code, answer["code"], answer["status"]) == (400, 400, "Bad Request")
     assert answer["num_records_imported"] == 2
-    assert [(each["index"], each["insert_id"], each["field"]) for each in answer["failed_records"]] == [
+    assert [(item["index"], item["insert_id"], item["field"]) for item in answer["failed_records"]] == [
         (1, "i-2", "event"), (3, "i-4", "properties.distinct_id"),
     ]  # fmt: skip
     lenient = await service.client.post("/import?strict=0", auth=key, **LINE[encoding](raw))
     assert (lenient.status_code, lenient.json()["num_records_imported"]) == (200, 2)
     verbose = await service.client.post("/import?verbose=1", auth=key, **LINE[encoding](raw))
     assert (verbose.status_code, verbose.json()) == (200, {"status": 1, "error": None})
-    assert [each["name"] for each in await touchpoints_of(service)] == ["A", "B"]
+    assert [item["name"] for item in await touchpoints_of(service)] == ["A", "B"]
     kept = (await service.ask("/v1/quarantine"))["items"]
-    assert {each["code"] for each in kept} == {"missing_event", "missing_identity"}
-    [replayed] = [each for each in kept if json.loads(each["original"])["event"] == ""][:1]
+    assert {item["code"] for item in kept} == {"missing_event", "missing_identity"}
+    [replayed] = [item for item in kept if json.loads(item["original"])["event"] == ""][:1]
     receipt = await service.tell("POST", f"/v1/quarantine/{replayed['id']}/replay", past("Mended", 2))
     assert (receipt["accepted"], receipt["rejected"]) == (1, 0)
 
@@ -228,7 +228,7 @@ async def test_import_reads_the_key_from_token_or_project(service: RunningApp) -
 
 
 async def test_replayed_event_keeps_its_time(service: RunningApp) -> None:
-    """The page's clock is a day ahead, and the events do not say when they happened."""
+    """The page's clock is a day ahead, and the events have no timestamp."""
     ahead = str((service.clock.now() + 86_400_000_000) // 1000)
     events = [event(service, "A"), event(service, "x" * 300), event(service, "C")]
     assert (await post_json(service, f"/track/?_={ahead}", events)).text == "1"
@@ -238,7 +238,7 @@ async def test_replayed_event_keeps_its_time(service: RunningApp) -> None:
         receipt = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", event(service, "B"))
         assert receipt["accepted"] == accepted
     stored = await touchpoints_of(service)
-    assert [each["name"] for each in stored] == ["A", "B", "C"]
-    first, second, third = (each["occurred_at"] for each in stored)
+    assert [item["name"] for item in stored] == ["A", "B", "C"]
+    first, second, third = (item["occurred_at"] for item in stored)
     assert first < second < third
     assert first[:-4] == third[:-4]  # within a tenth of a millisecond

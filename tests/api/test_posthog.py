@@ -1,4 +1,4 @@
-"""PostHog's routes: bodies, the routes shared with Mixpanel, and what posthog-js asks before it sends."""
+"""PostHog's routes: bodies, routes shared with Mixpanel, and the settings of posthog-js."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_every_route_accepts_single_events_and_batches(service: RunningApp
     for body in (single, batch(service, event("One"), event("Two", "e-2"))):
         response = await post_json(service, path + slash, body)
         assert (response.status_code, response.json()) == (200, {"status": 1}), response.text
-    assert [each["name"] for each in await touchpoints_of(service)] == ["One", "Two"]
+    assert [item["name"] for item in await touchpoints_of(service)] == ["One", "Two"]
 
 
 async def test_every_encoding_of_the_browser_sdk_is_accepted(service: RunningApp) -> None:
@@ -48,7 +48,7 @@ async def test_every_encoding_of_the_browser_sdk_is_accepted(service: RunningApp
         response = await service.client.post("/e/", **options)  # type: ignore[arg-type]
         assert response.json() == {"status": 1}
     assert (await service.client.get("/e/", params={"data": b64encode(raw).decode()})).status_code == 405
-    assert [each["name"] for each in await touchpoints_of(service)] == ["Seen"]
+    assert [item["name"] for item in await touchpoints_of(service)] == ["Seen"]
 
 
 async def test_set_updates_traits_of_the_person(service: RunningApp) -> None:
@@ -62,8 +62,8 @@ async def test_set_updates_traits_of_the_person(service: RunningApp) -> None:
         await post_json(service, "/e/", batch(service, *events, sent_at="2026-05-04T10:00:00Z"))
     customer = await service.ask("/v1/customers/user-1")
     assert customer["traits"] == {"email": "user@example.com", "plan": "gold"}
-    assert {str(each["kind"]) for each in customer["identities"]} == {"user_id", "email", "anonymous_id"}
-    assert [each["name"] for each in await touchpoints_of(service)] == ["page_viewed", "Upgraded"]
+    assert {str(item["kind"]) for item in customer["identities"]} == {"user_id", "email", "anonymous_id"}
+    assert [item["name"] for item in await touchpoints_of(service)] == ["page_viewed", "Upgraded"]
 
 
 async def test_refused_event_is_quarantined_and_can_be_replayed(service: RunningApp) -> None:
@@ -72,10 +72,10 @@ async def test_refused_event_is_quarantined_and_can_be_replayed(service: Running
     [kept] = (await service.ask("/v1/quarantine"))["items"]
     assert (kept["code"], json.loads(kept["original"])) == ("event_too_long", bad)
     again = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay")
-    assert [each["code"] for each in again["rejections"]] == ["event_too_long"]
+    assert [item["code"] for item in again["rejections"]] == ["event_too_long"]
     mended = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", event("Short"))
     assert mended["accepted"] == 1
-    assert {each["name"] for each in await touchpoints_of(service)} == {"Good", "Short"}
+    assert {item["name"] for item in await touchpoints_of(service)} == {"Good", "Short"}
 
 
 async def test_invalid_keys_and_bodies_are_refused(service: RunningApp) -> None:
@@ -137,7 +137,7 @@ async def test_version_1_returns_a_result_for_each_event(service: RunningApp, en
         )
         assert response.status_code == 200
         results = response.json()["results"]
-        assert {uuid: each["result"] for uuid, each in results.items()} == {"e-1": "ok", "e-2": "drop", "e-3": "ok"}
+        assert {uuid: item["result"] for uuid, item in results.items()} == {"e-1": "ok", "e-2": "drop", "e-3": "ok"}
         assert "event name" in results["e-2"]["details"]
     seen, bought = await touchpoints_of(service)
     assert (seen["name"], bought["name"], bought["properties"]) == (
@@ -156,7 +156,7 @@ async def test_version_1_corrects_the_client_clock(service: RunningApp) -> None:
     [kept] = (await service.ask("/v1/quarantine"))["items"]
     mended = {**events[1], "event": "B"}
     assert (await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", mended))["accepted"] == 1
-    one, other = (each["occurred_at"] for each in await touchpoints_of(service))
+    one, other = (item["occurred_at"] for item in await touchpoints_of(service))
     assert one == other
     assert rfc3339(now - 60_000_000) <= one < rfc3339(now - 50_000_000)
 
@@ -175,4 +175,4 @@ async def test_version_1_refuses_invalid_keys_and_bodies(service: RunningApp) ->
         event("E", f"e-{number}") for number in range(service.app.state.services.settings.limits.batch_messages_max + 1)
     ]
     results = (await service.client.post(V1, json={"batch": many}, headers=v1(service))).json()["results"]
-    assert [uuid for uuid, each in results.items() if each["result"] == "retry"] == [many[-1]["uuid"]]
+    assert [uuid for uuid, item in results.items() if item["result"] == "retry"] == [many[-1]["uuid"]]

@@ -1,4 +1,4 @@
-"""RudderStack's and Jitsu's routes beside /v1, and the pixels of mails."""
+"""Routes of RudderStack and Jitsu outside /v1, and tracking pixels."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ async def test_rudderstack_beacon(service: RunningApp) -> None:
     path = f"/beacon/v1/batch?writeKey={service.keys.write_key}"
     headers = {"Content-Type": "text/plain", "Origin": "https://shop.example.com"}
     receipts = [(await post_json(service, path, beacon, headers=headers)).json() for _ in range(2)]
-    assert [(each["accepted"], each["duplicate"]) for each in receipts] == [(1, 0), (0, 1)]
-    assert [each["name"] for each in await touchpoints_of(service, "anonymous_id:a-1")] == ["Left"]
+    assert [(entry["accepted"], entry["duplicate"]) for entry in receipts] == [(1, 0), (0, 1)]
+    assert [entry["name"] for entry in await touchpoints_of(service, "anonymous_id:a-1")] == ["Left"]
 
 
 async def test_rudderstack_pixels(service: RunningApp) -> None:
@@ -48,7 +48,7 @@ async def test_rudderstack_pixels(service: RunningApp) -> None:
         assert "no-store" in image.headers["cache-control"]
         await service.client.get("/pixel/v1/page", params={**query, "name": "Mail", "messageId": "m-1"})
     opened = await touchpoints_of(service, "anonymous_id:a-1")
-    assert sorted(each["name"] for each in opened) == ["Mail Opened", "Mail Opened", "page_viewed"]
+    assert sorted(entry["name"] for entry in opened) == ["Mail Opened", "Mail Opened", "page_viewed"]
     assert opened[0]["properties"] == {"mail": "7", "theme": "dark"} | (
         {"name": "Mail"} if opened[0]["name"] == "page_viewed" else {}
     )
@@ -62,7 +62,7 @@ async def test_segment_pixels(service: RunningApp, encode: Any) -> None:
     for path in ("/v1/pixel/track", "/v1/pixel/track/", "/v1/pixel/t"):
         image = await service.client.get(path, params={"data": data})
         assert (image.status_code, image.headers["content-type"]) == (200, "image/gif"), image.text
-    assert [each["name"] for each in await touchpoints_of(service)] == ["Opened >>> ?"]
+    assert [entry["name"] for entry in await touchpoints_of(service)] == ["Opened >>> ?"]
     for params in ({}, {"data": "!"}, {"data": "W10"}, {"data": ""}):
         assert (await service.client.get("/v1/pixel/track", params=params)).status_code == 400
     assert (await service.client.get("/v1/pixel/nothing", params={"data": data})).status_code == 404
@@ -82,6 +82,6 @@ async def test_jitsu_calls(service: RunningApp) -> None:
             response = await post_json(service, path, call, headers={**headers, "Origin": "https://shop.example.com"})
             assert (response.status_code, response.json()) == (200, {"ok": True}), (path, headers)
             assert response.headers["access-control-allow-origin"] == "https://shop.example.com"
-    assert [each["name"] for each in await touchpoints_of(service, "anonymous_id:a-1")] == ["Bought"]
+    assert [entry["name"] for entry in await touchpoints_of(service, "anonymous_id:a-1")] == ["Bought"]
     assert (await post_json(service, "/api/s/track", call, headers={"X-Write-Key": "wk_other:x"})).status_code == 401
     assert (await post_json(service, "/api/s/batch", call)).status_code == 404

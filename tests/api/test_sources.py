@@ -1,4 +1,4 @@
-"""Keys and sources: who may do what, at once and everywhere; and quarantine, which needs both sides."""
+"""Sources, keys and their permissions, and quarantine."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ async def test_secret_keys_are_shown_once_and_stored_hashed(service: RunningApp)
     assert made["key"].startswith("sk_")
     assert len(made["key"]) == 35
     listed = (await service.ask("/v1/keys"))["items"]
-    assert [each["kind"] for each in listed] == ["write", "secret", "secret"]
-    assert all("key" not in each for each in listed)
+    assert [item["kind"] for item in listed] == ["write", "secret", "secret"]
+    assert all("key" not in item for item in listed)
     assert listed[-1]["hint"] == made["key"][:7]
     assert listed[0]["hint"] == service.keys.write_key
     for body in (
@@ -89,7 +89,7 @@ async def test_key_changes_reach_other_processes(settings: Settings, start: Any)
         # A key that is unknown there is asked for at once.
         response = await other.client.post("/v1/track", json=track("e", messageId="m-1"), headers=write)
         assert response.status_code == 200, response.text
-        (key,) = (each for each in (await one.ask("/v1/keys"))["items"] if each["hint"] == source["write_key"])
+        (key,) = (item for item in (await one.ask("/v1/keys"))["items"] if item["hint"] == source["write_key"])
         await one.tell("DELETE", f"/v1/keys/{key['id']}")
         await asyncio.sleep(1)
         response = await other.client.post("/v1/track", json=track("e"), headers=write)
@@ -120,7 +120,7 @@ async def test_sources_are_created_changed_and_listed(service: RunningApp) -> No
     made_besides = {name: made[name] for name in ("created_at", "write_key")}
     assert {**body, "bots": "quarantine", "kind": "sdk", "options": {}, **made_besides} == made
     assert (await service.tell("POST", "/v1/sources", body, 409))["code"] == "conflict"
-    assert [each["key"] for each in (await service.ask("/v1/sources"))["items"]] == ["default", "shop"]
+    assert [item["key"] for item in (await service.ask("/v1/sources"))["items"]] == ["default", "shop"]
     message = track("e", properties={"customer": {"ref": "c-7"}})
     response = await service.client.post("/v1/track", json=message, headers=basic_auth(made["write_key"]))
     assert response.status_code == 200
@@ -141,7 +141,7 @@ async def test_bootstrap_runs_once(settings: Settings) -> None:
         async with pool.acquire() as connection:
             return await bootstrap(connection)  # type: ignore[arg-type]
 
-    made = [each for each in await asyncio.gather(first(), first()) if each is not None]
+    made = [item for item in await asyncio.gather(first(), first()) if item is not None]
     await pool.close()
     assert len(made) == 1
 
@@ -157,7 +157,7 @@ async def test_rejected_message_is_quarantined_corrected_and_replayed(service: R
         "/v1/batch", content=b'{"batch":["\\ud800"],"writeKey":"' + service.keys.write_key.encode() + b'"}'
     )
     page = await service.ask("/v1/quarantine")
-    assert [each["code"] for each in page["items"]] == ["not_an_object", "missing_event", "missing_event"]
+    assert [item["code"] for item in page["items"]] == ["not_an_object", "missing_event", "missing_event"]
     assert await service.all_of("/v1/quarantine", limit=1) == page["items"]
     kept = page["items"][-1]
     assert (kept["message_id"], kept["source"], kept["encoding"], kept["replayed_at"]) == (
@@ -173,7 +173,7 @@ async def test_rejected_message_is_quarantined_corrected_and_replayed(service: R
     assert right["accepted"] == 1
     assert (await service.ask("/v1/customers/user-1"))["stages"]["six-stage"]["stage"] == "purchase"
     items = await service.all_of("/v1/quarantine")
-    assert next(each for each in items if each["id"] == kept["id"])["replayed_at"] is not None
+    assert next(item for item in items if item["id"] == kept["id"])["replayed_at"] is not None
     assert (await service.client.post("/v1/quarantine/99999/replay", headers=service.secret)).status_code == 404
     assert (await service.client.post("/v1/quarantine/x/replay", headers=service.secret)).status_code == 422
     response = await service.client.post(path, headers=service.secret, content=b"{")
@@ -183,7 +183,7 @@ async def test_rejected_message_is_quarantined_corrected_and_replayed(service: R
 
 
 async def test_replayed_message_keeps_its_time(settings: Settings, frozen: FrozenClock) -> None:
-    """Its sentAt says how wrong the client's clock was when it arrived, not when it was replayed."""
+    """sentAt gives the error of the client's clock at arrival, not at replay."""
     async with running_app(settings, frozen) as service:
         said = {"userId": "user-1", "sentAt": rfc3339(NOON - HOUR), "timestamp": rfc3339(NOON - HOUR - SECOND)}
         await service.client.post("/v1/track", json={**said, "writeKey": service.keys.write_key})

@@ -1,4 +1,4 @@
-"""What a page is told of its visitor: what is public, exact to the instant, with the receipt that changed it."""
+"""Profile of a page's visitor: public content, exact instants, and its part of receipts."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_receipt_contains_the_changed_profile(service: RunningApp) -> None
 async def test_receipt_reports_success_even_if_the_profile_fails(
     service: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a failure the page would send all of it again, for ever."""
+    """On a failure the page would resend the batch forever."""
     page = WebPage(service)
 
     async def broken(*_: Any, **__: Any) -> None:
@@ -88,7 +88,7 @@ async def test_receipt_reports_success_even_if_the_profile_fails(
         receipt = await page.send(did("Product Viewed"))
     assert (receipt["accepted"], receipt["projected"], "me" in receipt) == (1, True, False)
     assert receipt["visitor"]["token"]
-    assert [(each["event"], each["error"]) for each in said] == [("receipt.profile_omitted", "ZeroDivisionError")]
+    assert [(item["event"], item["error"]) for item in said] == [("receipt.profile_omitted", "ZeroDivisionError")]
     assert "me" in await page.send(did("Product Viewed"))
 
 
@@ -104,7 +104,7 @@ async def test_receipt_without_a_claim_has_no_profile(service: RunningApp) -> No
 @pytest.mark.parametrize("event", ["Product Viewed", ""], ids=["accepted", "refused"])
 @pytest.mark.parametrize("place", ["call", "item", "envelope"])
 async def test_proof_is_not_stored_with_messages(service: RunningApp, event: str, place: str) -> None:
-    """It is a password: whoever reads the log, or the quarantine, must not become the visitor."""
+    """The proof is a password: the log and the quarantine must not contain it."""
     page = WebPage(service)
     claim = {"visitor": {"id": page.id, "proof": page.proof}}
     call = {**did(event), "anonymousId": page.id, "properties": {"kept": "here"}}
@@ -154,7 +154,7 @@ async def test_profile_contains_nothing_private(settings: Settings) -> None:
 
 
 async def test_etag_does_not_depend_on_private_state(frozen: FrozenClock, settings: Settings) -> None:
-    """Of two pages that are told the same, one with a private past: the tags are equal once the ids are."""
+    """Visitors with equal public profiles have equal ETags apart from their ids, whatever is private."""
     async with running_app(settings, frozen) as service:
         await define(service)
         page = WebPage(service)
@@ -283,12 +283,12 @@ async def test_changing_public_applies_at_once_without_backfill(service: Running
         read = await service.ask(f"/v1/{path}/{body['key']}")
         assert (read["status"], read["fill"]["done"]) == ("current", True)
     me = await page.ask()
-    assert [each["key"] for each in me["segments"]] == ["credit-risk"]
+    assert [item["key"] for item in me["segments"]] == ["credit-risk"]
     assert me["traits"] == {"orders": 1, "spent": 0}
     assert me["stages"]["shop"]["content"] == {"banner": "Hello"}
     assert await pool.fetch(rows) == before
     versions = (await service.ask("/v1/segments/vip/versions"))["items"]
-    assert [each["public"] for each in versions] == [False, True]
+    assert [item["public"] for item in versions] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ SENT = st.lists(st.tuples(EVENTS, st.integers(0, 4 * 24)), max_size=8)
 def test_profile_is_the_public_part_of_the_customer(
     settings: Settings, sent: list[tuple[str, int]], after: int, public: set[str]
 ) -> None:
-    """And what the customer is stays so until valid_until: at that instant, and not before, another answer comes."""
+    """The profile is the public part of the customer, and changes at valid_until but not before."""
     asyncio.run(_is_public_part(settings, sent, after, public))
 
 
@@ -369,7 +369,7 @@ async def _is_public_part(settings: Settings, sent: list[tuple[str, int]], after
                 assert me["segments"] == []
                 continue
             customer = await service.ask(f"/v1/customers/anonymous_id:{page.id}")
-            assert me["segments"] == [each for each in customer["segments"] if each["key"] in public]
+            assert me["segments"] == [item for item in customer["segments"] if item["key"] in public]
             assert {key: place["stage"] for key, place in me["stages"].items()} == {
                 key: place["stage"] for key, place in customer["stages"].items() if key in public
             }
@@ -382,9 +382,9 @@ async def _is_public_part(settings: Settings, sent: list[tuple[str, int]], after
 
 
 async def keys_of(service: RunningApp) -> tuple[str, str]:
-    """Keys of a workspace that was begun before, whose first secret key nobody knows any more."""
+    """Create new keys for a workspace whose first secret key is lost."""
     if service.keys.secret_key:
         return service.keys.write_key, service.keys.secret_key
     registry = service.app.state.services.registry
-    made = [await registry.keys.create(*each) for each in (("write", "default", ""), ("secret", None, ""))]
+    made = [await registry.keys.create(*item) for item in (("write", "default", ""), ("secret", None, ""))]
     return made[0].key, made[1].key

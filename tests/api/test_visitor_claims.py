@@ -1,4 +1,4 @@
-"""Who the visitor is: proofs, tokens, vouching; and that whoever claims to be somebody else is told nothing."""
+"""Visitor claims: proofs, tokens and vouching. A false claim reveals nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def shop(service: RunningApp) -> RunningApp:
 
 
 def test_visitor_id_is_the_start_of_the_hash_of_the_proof() -> None:
-    """Worked out elsewhere: ``printf 0123456789abcdef0123456789abcdef | sha256sum``."""
+    """Computed with ``printf 0123456789abcdef0123456789abcdef | sha256sum``."""
     assert visitor_tokens.derive_anonymous_id(PROOF) == "3eb1bd439947eb762998e566ccc2e099"
     assert visitor_tokens.is_valid_proof(PROOF, "3eb1bd439947eb762998e566ccc2e099")
 
@@ -203,7 +203,7 @@ async def test_id_of_another_visitor_is_refused(shop: RunningApp) -> None:
 
 
 async def test_proof_is_valid_without_a_token(shop: RunningApp) -> None:
-    """A token that has ended, or is another's, takes nothing from it and adds nothing to it."""
+    """An expired token or one of another visitor neither invalidates the proof nor adds to it."""
     known, page = WebPage(shop), WebPage(shop)
     await known.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
     wanted = {"source": "default", "anonymous_id": known.id, "user_id": "user-1"}
@@ -216,7 +216,7 @@ async def test_proof_is_valid_without_a_token(shop: RunningApp) -> None:
 
 
 async def test_ids_in_messages_do_not_identify_the_visitor(shop: RunningApp) -> None:
-    """The batch holds another's id; the answer is that of the visitor who was proven."""
+    """The batch contains the id of another visitor; the profile is that of the proven one."""
     victim, attacker = WebPage(shop), WebPage(shop)
     await victim.send(did("Order Completed"))
     receipt = await attacker.send({**did("Looked"), "anonymousId": victim.id})
@@ -244,7 +244,7 @@ async def test_claimed_user_id_does_not_reveal_the_customer(shop: RunningApp, cl
 
 
 async def test_etag_of_a_withheld_profile_is_constant(shop: RunningApp) -> None:
-    """Whether the person whom the page names is a member must not be told by a tag either."""
+    """The ETag must not reveal whether the claimed person is a member."""
     await shop.send({"type": "track", "event": "Order Completed", "userId": "member"})
     page = WebPage(shop)
     tags = []
@@ -265,7 +265,7 @@ async def test_profile_joined_by_alias_is_withheld(shop: RunningApp) -> None:
 
 
 async def test_vouched_user_does_not_see_a_customer_joined_by_alias(shop: RunningApp) -> None:
-    """The word of the site is for the one user; the alias came with the public key."""
+    """The site vouches for one user; the alias came with the public key."""
     await shop.send({"type": "track", "event": "Order Completed", "userId": "victim"})
     attacker = WebPage(shop)
     token = (
@@ -285,7 +285,7 @@ async def test_vouched_user_does_not_see_a_customer_joined_by_alias(shop: Runnin
 
 
 async def test_profile_of_another_joined_visitor_is_withheld(shop: RunningApp) -> None:
-    """Two anonymous ids in one message are one customer; only one of them was proven."""
+    """Two anonymous ids in one message join one customer; only one of them is proven."""
     victim, attacker = WebPage(shop), WebPage(shop)
     await victim.send(did("Order Completed"))
     joining = {"context": {"externalIds": [{"type": "anonymous_id", "id": victim.id}]}}
@@ -309,7 +309,7 @@ async def test_visitor_token_reveals_the_customer(shop: RunningApp) -> None:
 
 
 async def test_visitor_token_for_a_user_id_only(shop: RunningApp) -> None:
-    """A server that does not know the anonymous id: the token stands for the user, the proof for the visitor."""
+    """The server does not know the anonymous id: the token proves the user, the proof the visitor."""
     await shop.send({"type": "track", "event": "Order Completed", "userId": "user-1"})
     page = WebPage(shop)
     await page.send(did("Looked"))

@@ -1,4 +1,4 @@
-"""Server-sent events over a real socket: at once, on every change, at the instant, and gone when the server goes."""
+"""Visitor stream over a real socket: events at once, on changes and over time; shutdown."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class Stream:
-    """What a page's EventSource sees."""
+    """Client that reads the events of a stream as a page's EventSource does."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
         self._lines = response.aiter_lines()
 
     async def next(self, seconds: float = 10) -> tuple[str, Any]:
-        """The next event, as (name, data); comments are skipped. Raises StopAsyncIteration at the end."""
+        """Return the next event as (name, data) and skip comments. Raise StopAsyncIteration at the end."""
         async with asyncio.timeout(seconds):
             name = ""
             while True:
@@ -64,7 +64,7 @@ class Visitor:
         self.id = derive_anonymous_id(self.proof)
 
     async def send(self, *events: str) -> str:
-        """The token of the receipt."""
+        """Send an event and return the token of the receipt."""
         batch = [{"type": "track", "event": event, "anonymousId": self.id} for event in events]
         claim = {"id": self.id, "proof": self.proof}
         answer = await self.http.post("/v1/b", json={"writeKey": self.write_key, "batch": batch, "visitor": claim})
@@ -87,7 +87,7 @@ async def visiting(server: Server) -> AsyncIterator[Visitor]:
 
 
 def keys_of(answer: dict[str, Any]) -> list[str]:
-    return [each["key"] for each in answer["segments"]]
+    return [item["key"] for item in answer["segments"]]
 
 
 async def test_stream_sends_the_profile_at_once_and_on_each_change(server: Server) -> None:

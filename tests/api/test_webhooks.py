@@ -1,4 +1,4 @@
-"""What is the same for every kind: handshakes and probes, secrets, trials, replays, and bodies that nobody foresaw."""
+"""Webhooks of every connector: probes, secrets, dry runs, replays, and unexpected bodies."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ async def test_source_without_a_secret_refuses_webhooks(tools: WebhookSender) ->
 
 
 async def test_connectors_are_listed_with_setup_steps(tools: WebhookSender) -> None:
-    listed = {each["key"]: each for each in (await tools.ask("GET", "/v1/connectors"))["items"]}
+    listed = {item["key"]: item for item in (await tools.ask("GET", "/v1/connectors"))["items"]}
     assert set(listed) == {"sdk", *CONNECTORS}
-    assert all(each["sample"] and each["steps"] for each in listed.values())
+    assert all(item["sample"] and item["steps"] for item in listed.values())
     assert all(any("{url}" in step for step in listed[key]["steps"]) for key in CONNECTORS)
     assert all({"url", "text"} <= set(listed[key]["options"]) for key in CONNECTORS)
     assert listed[KIND]["makes_token"] is False
@@ -138,8 +138,8 @@ async def test_concurrent_equal_webhooks_are_stored_once(tools: WebhookSender) -
     case = Case("many", json_body([event(n) for n in range(200)]))
     answers = await asyncio.gather(*(tools.send(SENDGRID, case, secret) for _ in range(5)))
     receipts = [answer.json() for answer in answers]
-    assert sum(each["accepted"] for each in receipts) == 200
-    assert sum(each["duplicate"] for each in receipts) == 800
+    assert sum(item["accepted"] for item in receipts) == 200
+    assert sum(item["duplicate"] for item in receipts) == 800
 
 
 async def test_two_sources_may_use_the_same_ids(tools: WebhookSender) -> None:
@@ -162,7 +162,7 @@ async def test_unreadable_event_is_quarantined_corrected_and_replayed_once(tools
         receipt = await tools.ask("POST", f"/v1/quarantine/{kept['id']}/replay", mended)
         assert (receipt["accepted"], receipt["duplicate"]) == (accepted, 1 - accepted)
     found = (await tools.ask("GET", "/v1/customers/email:user@example.com/touchpoints"))["items"]
-    assert sorted(each["name"] for each in found) == ["email.clicked", "email.opened"]
+    assert sorted(item["name"] for item in found) == ["email.clicked", "email.opened"]
 
 
 async def test_body_that_is_not_json_is_quarantined_whole(tools: WebhookSender) -> None:
@@ -228,7 +228,7 @@ async def test_hostile_values_are_rejected_individually(tools: WebhookSender) ->
     receipt = response.json()
     assert (receipt["accepted"], receipt["rejected"]) == (3, 7)
     found = (await tools.ask("GET", "/v1/customers/email:user@example.com/touchpoints"))["items"]
-    assert {each["message_id"][:5] for each in found} == {"2", "4", "hash-"}
+    assert {item["message_id"][:5] for item in found} == {"2", "4", "hash-"}
 
 
 async def test_unreadable_body_gets_the_status_that_stops_retries(tools: WebhookSender) -> None:
@@ -244,7 +244,7 @@ async def test_unreadable_body_gets_the_status_that_stops_retries(tools: Webhook
 async def test_timeout_is_answered_with_503(
     tools: WebhookSender, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
-    """While the customer's row is locked elsewhere nothing can be stored; what was under way is a duplicate then."""
+    """A lock on the customer's row delays the flush; a retry of the delayed webhook is a duplicate."""
     secret = await tools.add(SENDGRID)
     assert (await tools.send(SENDGRID, SENDGRID.sample, secret)).json()["accepted"] == 1
     monkeypatch.setitem(CONNECTORS, KIND, replace(CONNECTORS[KIND], timeout_seconds=1.0))
@@ -269,7 +269,7 @@ async def test_dry_run_of_an_own_body(tools: WebhookSender) -> None:
         "email",
         ["email:user@example.com"],
     )
-    assert [each["code"] for each in tried["rejections"]] == ["unreadable", "unreadable"]
+    assert [item["code"] for item in tried["rejections"]] == ["unreadable", "unreadable"]
     assert tried["accepted"] == 1
     assert (await tools.ask("GET", "/v1/quarantine"))["items"] == []
     await tools.ask("GET", "/v1/customers/email:user@example.com", expected=404)
