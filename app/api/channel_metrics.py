@@ -115,7 +115,7 @@ async def store_channel_metrics(
     """
     services = get_services(request)
     if source not in services.registry.access.current.sources:
-        raise NotFound(f"There is no source {source}.")
+        raise NotFound(f"The source {source} does not exist.")
     limits = services.settings.limits
     body = await read_body(request, limits.inflated_bytes_max)
     if body.startswith(_GZIP):

@@ -247,7 +247,7 @@ async def get_sdk_settings(request: Request) -> Response:
     """Return what analytics-next needs to start. It uses this host only if the integration is named ``Segment.io``."""
     key = request.path_params["write_key"]
     if await get_services(request).registry.access.find_source(key) is None:
-        raise NotFound("There is no such write key.")
+        raise NotFound("The write key does not exist.")
     segment: dict[str, Any] = {"apiKey": key, "retryQueue": True}
     host = request.headers.get("host", "")
     if _HOST_PATTERN.fullmatch(host):

@@ -107,7 +107,7 @@ def check_source_options(kind: str, options: dict[str, str]) -> None:
     """Raise :class:`BadRequest` if the kind is unknown or has no such option."""
     connector = CONNECTORS.get(kind)
     if connector is None and kind != SDK:
-        raise BadRequest(f"There is no kind {kind}; GET /v1/connectors lists them.", path="/kind")
+        raise BadRequest(f"Unknown kind {kind}; GET /v1/connectors lists all kinds.", path="/kind")
     connector_options = {} if connector is None else _COMMON_OPTIONS | dict(connector.options)
     for name in options:
         if name not in connector_options:

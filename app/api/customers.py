@@ -188,7 +188,7 @@ async def get_customer_journey(
     journey: Annotated[str | None, Query(max_length=64, description="Only the history of this journey.")] = None,
     as_of: AsOf = None,
 ) -> Response:
-    """Return every interval in a stage, oldest first, with what started and ended it."""
+    """Return every interval in a stage, oldest first, with its causes."""
     services = get_services(request)
     ids = read_customer_ids(request)
     at, is_past = parse_as_of(as_of, services.clock.now())
@@ -335,7 +335,7 @@ async def _set_link(request: Request, *, undone: bool) -> Response:
         return await undo_link(connection, weaker, stronger, undone, ruleset, now, services.settings)
 
     if not await transact(services.pool, set_link):
-        raise NotFound("There is no such link in the merge ledger.")
+        raise NotFound("The link does not exist in the merge ledger.")
     return json_response({"success": True})
 
 

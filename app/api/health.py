@@ -41,7 +41,7 @@ def add_health_routes(app: FastAPI) -> None:
         operation_id="readyz",
         summary="Check that the server is ready",
         response_model=HealthOut,
-        responses={503: {"description": "Not ready. The body says which check failed.", "model": HealthOut}},
+        responses={503: {"description": "Not ready. The body names the failed check.", "model": HealthOut}},
     )
     app.add_api_route(
         "/metrics",

@@ -1,4 +1,4 @@
-"""OpenAPI document: what FastAPI gathers from the routes, completed by what it cannot know.
+"""OpenAPI document: FastAPI's document of the routes, with additions that FastAPI cannot derive.
 
 FastAPI knows neither the bodies that handlers read by hand nor the failures that every authenticated route shares.
 ``/openapi.json`` serves the full document; :func:`build_page_document` derives the one that ``/docs`` renders.

@@ -121,7 +121,7 @@ async def get_quarantined(request: Request, id: QuarantineId) -> Response:
 async def replay_quarantined(request: Request, id: QuarantineId) -> Response:
     """Replay the original message, or the corrected message in the body, for its original source.
 
-    The message is stored at most once, however often it is replayed.
+    The message is stored at most once, even if it is replayed several times.
     """
     services = get_services(request)
     corrected = await read_body(request, services.settings.limits.body_bytes_max)

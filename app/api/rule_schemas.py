@@ -34,8 +34,8 @@ _SHALLOW: Final[Schemas] = {
     "Rule": {
         "title": "Rule",
         "type": "object",
-        "description": "A rule: one JSON object whose head key says what it asks, such as `did`, `sum`, `trait`, `all` "
-        "or `not`. The [rules guide](docs/guides/rules) explains the language; `/openapi.json` has the full schema.",
+        "description": "A rule: one JSON object whose head key names the condition, such as `did`, `sum`, `trait`, "
+        "`all` or `not`. The [rules guide](docs/guides/rules) explains the language; `/openapi.json` has the full schema.",
         "examples": [{"all": [{"did": "Order Completed", "within": "90d"}, {"trait": "plan", "eq": "pro"}]}],
     },
     "Value": {

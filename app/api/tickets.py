@@ -104,7 +104,7 @@ def _render_totals(totals: TicketTotals) -> dict[str, Any]:
 
 
 async def redact_customer_text(request: Request) -> Response:
-    """Delete the text that the customer wrote and keep the record of what happened."""
+    """Delete the text that the customer wrote and keep the record of the events."""
     services = get_services(request)
     ids = read_customer_ids(request)
 

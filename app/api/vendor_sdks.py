@@ -313,7 +313,7 @@ async def get_remote_config_script(request: Request) -> Response:
 async def _build_remote_config(request: Request) -> dict[str, Any]:
     token = request.path_params["token"]
     if await get_services(request).registry.access.find_source(token) is None:
-        raise NotFound("There is no such write key.")
+        raise NotFound("The write key does not exist.")
     return {"token": token, **_CAPTURE_CONFIG, **_DISABLED_FEATURES, "siteApps": []}
 
 

@@ -216,7 +216,7 @@ async def create_visitor_token(request: Request) -> Response:
         if canonical(kind, id, services.settings) is None:
             raise BadRequest(f"The {kind} is not usable: it is empty, too long, or a placeholder.")
     if body.source not in services.registry.access.current.sources:
-        raise NotFound(f"There is no source {body.source}.")
+        raise NotFound(f"The source {body.source} does not exist.")
     visitor = visitor_tokens.vouch_for(
         body.source,
         body.anonymous_id,

@@ -113,7 +113,7 @@ def find_webhook_source(services: Services, source: str) -> tuple[WebhookSource,
     webhook_source = services.registry.access.current.webhook_sources.get(source)
     connector = None if webhook_source is None else CONNECTORS.get(webhook_source.kind)
     if webhook_source is None or connector is None:
-        raise NotFound("There is no such source with webhooks.")
+        raise NotFound("No source with this key accepts webhooks.")
     return webhook_source, connector
 
 

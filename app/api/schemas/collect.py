@@ -106,7 +106,7 @@ class RejectionOut(BaseModel):
 class WarningOut(BaseModel):
     model_config = describe_schema(
         "A message that was stored with a change or a remark.",
-        {"index": 0, "messageId": "m-1", "code": "timestamp_future", "message": "the timestamp lies in the future"},
+        {"index": 0, "messageId": "m-1", "code": "timestamp_future", "message": "the timestamp is in the future"},
     )
 
     index: int

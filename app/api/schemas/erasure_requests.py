@@ -44,7 +44,7 @@ class HandledIn(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "description": "Requests that are done, whatever the decision was.",
+            "description": "Requests to mark as handled, whether or not the data was erased.",
             "examples": [{"ids": [1]}],
         },
     )

@@ -88,7 +88,7 @@ class PosthogResultsOut(BaseModel):
 
 class FlagsOut(BaseModel):
     model_config = describe_schema(
-        "An empty set of feature flags: Segue has none.",
+        "An empty set of feature flags, which Segue does not offer.",
         {"flags": {}, "featureFlags": {}, "featureFlagPayloads": {}, "errorsWhileComputingFlags": False},
         open=True,
     )

@@ -82,7 +82,7 @@ class SecretsOut(BaseModel):
 
 class WebhookReceiptOut(BaseModel):
     model_config = describe_schema(
-        "Result of a webhook. Rejected events are in quarantine; the tool need not resend them.",
+        "Result of a webhook. Rejected events are in quarantine; the tool does not have to send them again.",
         {"success": True, "accepted": 1, "duplicate": 0, "rejected": 0, "ignored": 0, "projected": True},
     )
 

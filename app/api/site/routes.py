@@ -89,7 +89,7 @@ def get_guide(request: Request, name: str) -> Response:
         return Response(file.read_bytes(), headers={"cache-control": _ONE_HOUR}, media_type=media_type)
     guide = load_guides().get(name)
     if guide is None:
-        raise NotFound("There is no such guide. /docs/guides lists them.")
+        raise NotFound("The guide does not exist; /docs/guides lists all guides.")
     page = render_guide(guide)
     navigation = render_navigation(guide, page)
     content = (
