@@ -35,7 +35,7 @@ _SHALLOW: Final[Schemas] = {
         "title": "Rule",
         "type": "object",
         "description": "A rule: one JSON object whose head key names the condition, such as `did`, `sum`, `trait`, "
-        "`all` or `not`. The [rules guide](docs/guides/rules) explains the language; `/openapi.json` has the full schema.",
+        "`all` or `not`. See the [rules guide](docs/guides/rules); `/openapi.json` has the full schema.",
         "examples": [{"all": [{"did": "Order Completed", "within": "90d"}, {"trait": "plan", "eq": "pro"}]}],
     },
     "Value": {
