@@ -87,6 +87,7 @@ def create_app(
             app, settings, clock, metrics, rate_limits, worker, OutboundClient(network), tune_gc
         ),
         redirect_slashes=False,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,

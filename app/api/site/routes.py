@@ -1,4 +1,4 @@
-"""Routes of the HTML pages: ``/``, ``/docs`` and ``/docs/guides``."""
+"""Routes of the HTML pages (``/``, ``/docs``, ``/docs/guides``) and of the OpenAPI documents."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ _DESCRIPTION: Final = "Send customer touchpoints; read journey stages and segmen
 def add_site_routes(app: FastAPI) -> None:
     handlers: dict[str, Callable[..., Any]] = {
         "/": get_home,
+        "/openapi.json": get_document,
         "/docs": get_api_page,
         "/docs/openapi.json": get_page_document,
         "/docs/guides": get_guides,
@@ -69,8 +70,19 @@ async def get_api_page() -> Response:
     return render_page("/docs", title="Segue API", kind="api", content=content, styles=styles)
 
 
+def get_document(request: Request) -> Response:
+    """Return the full OpenAPI document, built once for each application.
+
+    Building it takes more than a second, so FastAPI runs this function in a thread.
+    """
+    state = request.app.state
+    if not hasattr(state, "document"):
+        state.document = encode_json(request.app.openapi())
+    return Response(state.document, media_type=JSON)
+
+
 def get_page_document(request: Request) -> Response:
-    """Return the document for the API page, built once for each application."""
+    """Return the OpenAPI document for the API page, built once for each application."""
     state = request.app.state
     if not hasattr(state, "page_document"):
         state.page_document = encode_json(build_page_document(request.app.openapi()))
