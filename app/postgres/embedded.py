@@ -52,6 +52,9 @@ _POLL_SECONDS: Final = 0.02
 _ENVIRONMENT: Final = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 """All that the server inherits: PGDATA, PGPORT, LC_ALL and the like of ours mean nothing to it."""
 
+_released_postmasters: Final[list[subprocess.Popen[bytes]]] = []
+"""Children that another user of their cluster still needs. They are kept so that their exit status is collected."""
+
 OPTIONS: Final[Mapping[str, str]] = {
     "listen_addresses": "",
     "port": _PORT,
@@ -156,6 +159,10 @@ class EmbeddedPostgres:
             fcntl.flock(self._users_lock, fcntl.LOCK_SH)
 
     def _leave_users(self) -> None:
+        self._reap()
+        if self._process is not None:
+            _released_postmasters.append(self._process)
+            self._process = None
         if self._users_lock is not None:
             os.close(self._users_lock)
             self._users_lock = None
@@ -245,9 +252,13 @@ class EmbeddedPostgres:
         time.sleep(seconds)
 
     def _reap(self) -> None:
-        """Collect our own child when it has ended, else it would look alive."""
+        """Collect the exit status of ended children. Until then they are zombies."""
         if self._process is not None and self._process.poll() is not None:
             self._process = None
+        for process in _released_postmasters.copy():
+            if process.poll() is not None:
+                with contextlib.suppress(ValueError):  # another thread has removed it
+                    _released_postmasters.remove(process)
 
     def _rotate_log(self) -> int:
         """Keep at most one older log; return the size of the present one, in bytes."""
