@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import mimetypes
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _HTML = "text/html; charset=utf-8"
 
@@ -57,6 +58,30 @@ class Site:
         return None
 
 
+class _Server(ThreadingHTTPServer):
+    """Ends every connection when it closes, and waits for their threads. Browsers keep idle connections open."""
+
+    daemon_threads = False
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self._connections: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        for connection in list(self._connections):
+            with suppress(OSError):  # its thread has closed it meanwhile
+                connection.shutdown(socket.SHUT_RDWR)
+        super().server_close()
+
+
 @contextmanager
 def running_site() -> Iterator[Site]:
     site = Site()
@@ -86,8 +111,7 @@ def running_site() -> Iterator[Site]:
             with suppress(ConnectionError):  # the browser closed the connection
                 super().handle()
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(Handler)
     site.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="site", daemon=True)
     thread.start()

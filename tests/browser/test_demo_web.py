@@ -75,6 +75,7 @@ class Demo:
         deadline = time.monotonic() + START_SECONDS_MAX
         while (match := re.search(pattern, self.output)) is None:
             if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
                 raise RuntimeError(f"The demo did not start. Its output:\n{self.output}")
             time.sleep(0.05)
         return match[1]
@@ -82,6 +83,10 @@ class Demo:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(STOP_SECONDS_MAX)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +103,7 @@ def demo(chromium: Path) -> Iterator[Demo]:
                     httpx.get(url)
             assert EmbeddedPostgres(demo.data).pid is None
         finally:
-            if demo.process.poll() is None:
-                demo.process.kill()
+            demo.kill()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -337,14 +338,12 @@ def test_migrate_and_keys_before_the_first_serve(make_server: Callable[..., Serv
     server.start()
     assert "Your first keys" not in server.said
     assert len(_ask(server, "/v1/segments")["items"]) == 8
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "app", "worker"], cwd=ROOT, env=server.environment(), stdout=subprocess.PIPE, text=True
-    )
-    assert worker.stdout is not None
-    assert "Worker started" in worker.stdout.readline()
-    worker.terminate()
-    assert worker.wait(30) == 0
-    worker.stdout.close()
+    command = [sys.executable, "-m", "app", "worker"]
+    with subprocess.Popen(command, cwd=ROOT, env=server.environment(), stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert "Working" in worker.stdout.readline()
+        worker.terminate()
+        assert worker.wait(30) == 0
     assert server.stop() == 0
 
 
@@ -393,6 +392,8 @@ async def _nobody_new_is_let_in(server: Server) -> None:
             except ConnectionRefusedError:
                 return
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
             await asyncio.sleep(0.05)
 
 
@@ -417,6 +418,7 @@ async def _ask_while_it_ends(server: Server, number: signal.Signals, user: str) 
     await writer.drain()
     answer = await reader.read()
     writer.close()
+    await writer.wait_closed()
     assert answer.startswith(b"HTTP/1.1 200 ")
     return json.loads(answer.partition(b"\r\n\r\n")[2])
 

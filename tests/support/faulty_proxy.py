@@ -1,18 +1,20 @@
-"""A real HTTP server in front of Segue that misbehaves as told: what SDKs meet on a bad day."""
+"""HTTP proxy in front of Segue that injects faults, for tests of how SDKs retry."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from ssl import SSLContext
-from typing import Literal
+from typing import Final, Literal
 
 Fault = Literal["pass", "busy", "swallow"]
-"""Pass a request through; answer 503 with Retry-After: 1; or pass it through and hang up before the answer."""
+"""``pass`` forwards the request; ``busy`` answers 503; ``swallow`` forwards it and hangs up before the response."""
 
-_QUIET_ROUNDS = 3
+_CLOSE_SECONDS_MAX: Final = 1.0
+_IDLE_LOOP_TURNS: Final = 5
+"""An aborted transport closes its socket in a later turn of the event loop."""
 
 _BUSY = (
     "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {retry_after}\r\nContent-Type: application/json\r\n"
@@ -20,13 +22,14 @@ _BUSY = (
     "Access-Control-Expose-Headers: Retry-After\r\nContent-Length: 15\r\nConnection: close\r\n\r\n"
     '{{"code":"busy"}}'
 )
-"""Pages may read it, as they may read the 503 of Segue itself."""
+"""Response of ``busy``. Its CORS headers let pages read it, like a 503 of Segue itself."""
 
 
 class FaultyProxy:
-    """``moods`` are for the next requests, in turn; later ones pass. ``met`` says how it went, request by request.
+    """Forward requests to a local port, with one fault of ``moods`` for each; later requests pass.
 
-    Only requests with a body have moods: what fetches a script or asks for leave to send (a preflight) just passes.
+    ``met`` and ``heads`` record the fault and the head (request line and headers, in lower case) of each request.
+    GET and OPTIONS (scripts and preflights) always pass and are not recorded.
     """
 
     def __init__(self, upstream_port: int, moods: Sequence[Fault], scheme: str = "http") -> None:
@@ -43,10 +46,11 @@ class FaultyProxy:
         return f"{self._scheme}://127.0.0.1:{self.port}"
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Browsers open connections in reserve, go away, and are still there when the proxy ends.
-        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            await self._answer(reader, writer)
-        writer.close()
+        """Answer the one request of a connection and close it. A cancelled call returns early."""
+        # Browsers open spare connections and drop them; some are still open when the proxy stops.
+        with suppress(asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
+            async with _closing(writer):
+                await self._answer(reader, writer)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -55,75 +59,84 @@ class FaultyProxy:
             mood = self.moods.pop(0) if self.moods else "pass"
             self.met.append(mood)
             self.heads.append(head.lower())
-        body = await reader.readexactly(_length(head)) if has_body else b""
+        body = await reader.readexactly(_content_length(head)) if has_body else b""
         answer = self._busy(head) if mood == "busy" else await self._forward(head, body)
         if mood != "swallow":
             writer.write(answer)
             await writer.drain()
 
     def _busy(self, head: bytes) -> bytes:
-        origin = _value(head, b"origin") or b"*"
+        origin = _header(head, b"origin") or b"*"
         return _BUSY.format(retry_after=self.retry_after_seconds, origin=origin.decode()).encode()
 
     async def _forward(self, head: bytes, body: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
-        try:
+        async with _closing(writer):
             lines = [line for line in head.split(b"\r\n") if line and not line.lower().startswith(b"connection:")]
             writer.write(b"\r\n".join([*lines, b"Connection: close", b"", b""]) + body)
             await writer.drain()
             return await reader.read()
-        finally:
-            writer.close()
+
+
+@asynccontextmanager
+async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    """Close the connection and wait for it; abort if the body fails or the peer does not complete a TLS shutdown."""
+    try:
+        yield
+        writer.close()
+        async with asyncio.timeout(_CLOSE_SECONDS_MAX):
+            await writer.wait_closed()
+    finally:
+        writer.transport.abort()
 
 
 @contextmanager
 def running_proxy(port: int, *moods: Fault, tls: SSLContext | None = None) -> Iterator[FaultyProxy]:
-    """Runs in a thread of its own, so that SDKs that block may be tested. With ``tls`` it ends that, as proxies do."""
+    """Run a proxy in a thread of its own, because most SDKs block. With ``tls`` the proxy terminates TLS."""
     proxy = FaultyProxy(port, moods, "http" if tls is None else "https")
-    ready, enough = threading.Event(), asyncio.Event()
+    is_ready, should_stop = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
 
     async def serve() -> None:
         async with await asyncio.start_server(proxy.handle, "127.0.0.1", 0, ssl=tls) as server:
             proxy.port = server.sockets[0].getsockname()[1]
-            ready.set()
-            await enough.wait()
+            is_ready.set()
+            await should_stop.wait()
             server.close()
-            await _end_the_others()
+            await _cancel_other_tasks()
 
     thread = threading.Thread(target=loop.run_until_complete, args=[serve()], name="proxy", daemon=True)
     thread.start()
     try:
-        ready.wait()
+        is_ready.wait()
         yield proxy
     finally:
-        loop.call_soon_threadsafe(enough.set)
+        loop.call_soon_threadsafe(should_stop.set)
         thread.join()
         loop.close()
 
 
-async def _end_the_others() -> None:
-    """Pages are closed while something of theirs is still on its way: end it, until nothing has come for a while."""
-    quiet = 0
-    while quiet < _QUIET_ROUNDS:
-        await asyncio.sleep(0.02)  # what was accepted just now gets as far as to be closed
+async def _cancel_other_tasks() -> None:
+    """Cancel every open connection. A connection that was just accepted starts its task a few loop turns later."""
+    idle_turns = 0
+    while idle_turns < _IDLE_LOOP_TURNS:
+        await asyncio.sleep(0)
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        quiet = 0 if others else quiet + 1
+        idle_turns = 0 if others else idle_turns + 1
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
 
-def _length(head: bytes) -> int:
-    if (length := _value(head, b"content-length")) is None:
-        raise ValueError("the SDK sent a body of unknown length")
+def _content_length(head: bytes) -> int:
+    if (length := _header(head, b"content-length")) is None:
+        raise ValueError("the request has a body and no Content-Length")
     return int(length)
 
 
-def _value(head: bytes, wanted: bytes) -> bytes | None:
-    """Of a header; the name in lower case."""
+def _header(head: bytes, lower_name: bytes) -> bytes | None:
     for line in head.split(b"\r\n"):
         name, _, value = line.partition(b":")
-        if name.lower() == wanted:
+        if name.lower() == lower_name:
             return value.strip()
     return None
