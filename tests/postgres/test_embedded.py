@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -158,6 +159,19 @@ def test_the_last_user_stops_it(data_dir: Path) -> None:
     first.start()
     first.stop()
     assert first.pid is None
+
+
+def test_postmaster_left_to_another_process_is_no_resource_leak(data_dir: Path) -> None:
+    first = EmbeddedPostgres(data_dir)
+    first.start()
+    second, _ = start_holder(data_dir)
+    with second:
+        first.stop()
+        del first
+        gc.collect()  # a ResourceWarning fails the test
+        second.kill()
+    with EmbeddedPostgres(data_dir):
+        pass  # stops the cluster at its end
 
 
 def test_processes_that_start_together_share_one_cluster(data_dir: Path) -> None:
