@@ -1,4 +1,4 @@
-"""Segue behind a real socket, at the instant of the fixtures, with tools' certificates where the internet would be."""
+"""The application behind a real socket, at the time of the fixtures, and a client that delivers webhooks to it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WRITTEN_BY_MESSAGES = (
 
 
 class WebhookSender:
-    """A running service, and deliveries to it as a tool makes them."""
+    """Deliver events to a running application as a tool does, and query its API."""
 
     def __init__(
         self, address: str, database_url: str, secret_key: str, clock: FrozenClock, visited: list[str]
@@ -36,16 +36,18 @@ class WebhookSender:
         self.address = address
         self.clock = clock
         self.visited = visited
-        """Addresses that the service has called by itself."""
+        """URLs that the application has requested."""
+        self.source = "tool"
+        """Key of the source that is created and called unless a test names another."""
         self.write_key = ""
-        """Of a source for SDKs, where a test makes one."""
+        """Write key of a source for SDKs, if the test creates one."""
         self.client = httpx.AsyncClient(base_url=address, timeout=30)
         self._secret = {"Authorization": f"Bearer {secret_key}"}
 
     async def forget_all_messages(self) -> None:
-        """As if none had ever come: what only messages write is emptied, sources and secrets stay."""
+        """Delete everything that messages have written. Sources and secrets stay."""
         connection = await asyncpg.connect(self._database_url)
-        # Not TRUNCATE, which makes files anew for every month of the log.
+        # TRUNCATE would create new files for every partition of the log.
         await connection.execute("; ".join(f"DELETE FROM {table}" for table in WRITTEN_BY_MESSAGES))
         await connection.close()
 
@@ -54,24 +56,25 @@ class WebhookSender:
         assert response.status_code == expected, response.text
         return response.json() if response.content else None
 
-    async def add(self, fixture: Fixture, source: str = "tool") -> str:
-        """A source of that kind with its secret; returns what the tool signs with."""
+    async def add(self, fixture: Fixture, source: str | None = None) -> str:
+        """Create a source of the fixture's kind; return the secret that the tool signs with, or an empty string."""
+        source = source or self.source
         body = {"key": source, "kind": fixture.kind, "options": dict(fixture.options)}
         await self.ask("POST", "/v1/sources", body, 201)
         if not CONNECTORS[fixture.kind].scheme.needs_secret:
             return ""
-        wanted = {"secret": fixture.secret} if fixture.secret else {}
-        made = await self.ask("POST", f"/v1/sources/{source}/secrets", wanted, 201)
-        return fixture.secret or made["token"]
+        secret = {"secret": fixture.secret} if fixture.secret else {}
+        created = await self.ask("POST", f"/v1/sources/{source}/secrets", secret, 201)
+        return fixture.secret or created["token"]
 
-    def url(self, source: str = "tool", query: Mapping[str, str] | None = None) -> str:
-        path = f"{self.address}/v1/sources/{source}/webhook"
+    def url(self, source: str | None = None, query: Mapping[str, str] | None = None) -> str:
+        path = f"{self.address}/v1/sources/{source or self.source}/webhook"
         return f"{path}?{urlencode(query)}" if query else path
 
     async def send(
-        self, fixture: Fixture, case: Case, secret: str, *, source: str = "tool", at: int | None = None
+        self, fixture: Fixture, case: Case, secret: str, *, source: str | None = None, at: int | None = None
     ) -> httpx.Response:
-        """One delivery, signed as at ``at``, now if that is not said."""
+        """Deliver the case, signed at ``at`` (default: now)."""
         url = self.url(source, case.query)
         proof = secret, self.clock.now() if at is None else at, url
         body = fixture.seal(case.body, *proof)
@@ -85,7 +88,10 @@ class WebhookSender:
 async def running_webhook_sender(
     settings: Settings, certificates: Mapping[str, bytes] | None = None, *, first: bool = True
 ) -> AsyncIterator[WebhookSender]:
-    """``first``: over a new database; without it no key is known, and only tools can be played."""
+    """Run the application. Without ``first`` the database has keys already, and only webhooks can be sent.
+
+    ``certificates`` maps URLs to what the application finds there instead of on the internet.
+    """
     assert settings.database_url is not None
     pool = await open_pool(settings.database_url, 1)
     async with pool.acquire() as connection:
@@ -97,8 +103,8 @@ async def running_webhook_sender(
 
     def network(request: httpx.Request) -> httpx.Response:
         visited.append(str(request.url))
-        found = (certificates or {}).get(str(request.url))
-        return httpx.Response(404) if found is None else httpx.Response(200, content=found)
+        certificate = (certificates or {}).get(str(request.url))
+        return httpx.Response(404) if certificate is None else httpx.Response(200, content=certificate)
 
     app = create_app(settings, clock=clock, worker=False, network=httpx.MockTransport(network))
     with socket.socket() as listening:
