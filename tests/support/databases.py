@@ -1,4 +1,4 @@
-"""Databases for tests: migrated once, then emptied and used again instead of created for each test."""
+"""Migrated databases for tests. A database is emptied and reused, because creating one takes longer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ BEGIN
     SELECT string_agg(oid::regclass::text, ', ') INTO written FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) > 0
         AND relname <> 'alembic_version';
-    EXECUTE 'TRUNCATE ' || written;
+    IF written IS NOT NULL THEN
+        EXECUTE 'TRUNCATE ' || written;
+    END IF;
 
     FOR sequence IN SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'S' LOOP
         EXECUTE format('ALTER SEQUENCE %s RESTART', sequence);
@@ -48,6 +50,7 @@ SELECT jsonb_build_object(
         SELECT jsonb_agg(jsonb_build_array(relname, relkind, reloptions, relhastriggers) ORDER BY relname)
         FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname !~ '^touchpoints_\\d'
     ),
+    'revision', (SELECT jsonb_agg(version_num) FROM alembic_version),
     'functions', (SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace),
     'statistics', (
         SELECT count(*) FROM pg_statistic s JOIN pg_class c ON c.oid = s.starelid
@@ -55,7 +58,7 @@ SELECT jsonb_build_object(
     )
 )::text
 """
-"""Everything that a test may have changed besides rows; partitions of months may stay."""
+"""Everything that a test may have changed besides rows. Monthly partitions may stay."""
 
 
 class TestDatabases:
@@ -71,7 +74,7 @@ class TestDatabases:
         self._rows: list[tuple[str, str]] = []
 
     async def migrate(self) -> None:
-        """Build the template. Nothing may connect to it afterwards."""
+        """Create the template. PostgreSQL copies it only while nothing is connected to it."""
         await execute(self._cluster_url, f"CREATE DATABASE {TEMPLATE}")
         url = with_database(self._cluster_url, TEMPLATE)
         await upgrade(url)
@@ -90,7 +93,7 @@ class TestDatabases:
             await connection.close()
 
     async def create(self, template: str = TEMPLATE) -> str:
-        """The URL of a new copy."""
+        """Create a copy of the template and return its URL."""
         name = f"test_{next(self._numbers)}"
         await execute(self._cluster_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return with_database(self._cluster_url, name)
@@ -99,11 +102,18 @@ class TestDatabases:
         await execute(self._cluster_url, f"DROP DATABASE {urlsplit(url).path[1:]} WITH (FORCE)")
 
     async def acquire(self) -> str:
-        """The URL of a database with the rows of a migrated one: one that was released before, else a new copy."""
+        """Return the URL of a database that holds only the rows of the template."""
         return self._free.pop() if self._free else await self.create()
 
     async def release(self, url: str) -> None:
-        """Empty the database and keep it; drop it if the test changed more than rows."""
+        """Empty the database and keep it. Drop it if the test changed more than rows, such as the revision."""
+        if await self._reset(url):
+            self._free.append(url)
+        else:
+            await self.drop(url)
+
+    async def _reset(self, url: str) -> bool:
+        """Restore the rows of the template; return False if something else differs from the template."""
         connection = await asyncpg.connect(url)
         try:
             await connection.execute(_RESET)
@@ -111,13 +121,11 @@ class TestDatabases:
                 await connection.execute(
                     f"INSERT INTO {table} SELECT * FROM jsonb_populate_recordset(NULL::{table}, $1::text::jsonb)", rows
                 )
-            is_reusable = await connection.fetchval(_SCHEMA) == self._schema
+            return await connection.fetchval(_SCHEMA) == self._schema
+        except asyncpg.PostgresError:  # the test has dropped a table
+            return False
         finally:
             await connection.close()
-        if is_reusable:
-            self._free.append(url)
-        else:
-            await self.drop(url)
 
 
 def with_database(url: str, name: str) -> str:
@@ -133,5 +141,5 @@ async def execute(url: str, statement: str) -> None:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine from a plain fixture, with a loop of its own."""
+    """Run a coroutine from a synchronous fixture, in an event loop of its own."""
     return asyncio.run(work)
