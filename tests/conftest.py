@@ -106,12 +106,15 @@ async def tools(settings: Settings) -> AsyncIterator[WebhookSender]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """One ``segue serve`` for all tests that only send and ask; each takes ids of its own."""
+def server(databases: TestDatabases) -> Iterator[Server]:
+    """One ``segue serve`` for all tests that only send and query. Each test uses ids of its own.
+
+    Its database is in the cluster of the tests: a cluster of its own takes seconds to create, and writes to disk.
+    """
     # Not in pytest's directory: under root PostgreSQL runs as another user, and each start of pytest takes the right
     # to enter its directory away from others.
     with tempfile.TemporaryDirectory(prefix="segue-") as directory:
-        server = Server(Path(directory))
+        server = Server(Path(directory), run(databases.create()))
         try:
             yield server.start()
         finally:

@@ -22,7 +22,6 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.commands import cli
-from app.postgres.embedded import EmbeddedPostgres
 from tests.support.server_process import ROOT, Server
 
 pytestmark = pytest.mark.server
@@ -304,16 +303,15 @@ def test_verify_finds_what_differs(server: Server) -> None:
 
 
 async def _corrupt(server: Server, broken: str, whole: str) -> None:
-    """The customer ``broken`` gets the state of ``whole``, behind everybody's back."""
-    with EmbeddedPostgres(server.data) as postgres:
-        connection = await asyncpg.connect(postgres.start())
-        statement = """
-            UPDATE customers SET state = other.state
-            FROM identities i, identities j JOIN customers other ON other.id = j.customer_id
-            WHERE i.value = $1 AND customers.id = i.customer_id AND j.value = $2
-        """
-        assert await connection.execute(statement, broken, whole) == "UPDATE 1"
-        await connection.close()
+    """Overwrite the stored state of the customer ``broken`` with that of ``whole``."""
+    connection = await asyncpg.connect(server.database_url)
+    statement = """
+        UPDATE customers SET state = other.state
+        FROM identities i, identities j JOIN customers other ON other.id = j.customer_id
+        WHERE i.value = $1 AND customers.id = i.customer_id AND j.value = $2
+    """
+    assert await connection.execute(statement, broken, whole) == "UPDATE 1"
+    await connection.close()
 
 
 def test_a_database_that_is_not_there_is_one_plain_line(server: Server) -> None:
