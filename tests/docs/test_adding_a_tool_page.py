@@ -8,11 +8,11 @@ from types import ModuleType
 
 import pytest
 
-from app.config import Settings
 from app.connectors.tools import CONNECTORS
 from tests.connectors import test_every_connector, test_webhook_parser
 from tests.docs.markdown import ROOT, read
 from tests.support.tool_fixture import Fixture
+from tests.support.webhook_sender import WebhookSender
 
 PAGE = ROOT / "docs" / "adding-a-tool.md"
 
@@ -33,17 +33,17 @@ def parcels(monkeypatch: pytest.MonkeyPatch) -> Fixture:
     return fixture
 
 
-async def test_cases_of_the_example(parcels: Fixture, settings: Settings, subtests: pytest.Subtests) -> None:
+async def test_cases_of_the_example(parcels: Fixture, tools: WebhookSender, subtests: pytest.Subtests) -> None:
     assert [case.about for case in parcels.times] == ["milliseconds", "no readable time"]
-    await test_every_connector.test_delivery_is_stored_as_expected(parcels, settings, subtests)
+    await test_every_connector.test_delivery_is_stored_as_expected(parcels, tools, subtests)
 
 
-async def test_signature_of_the_example(parcels: Fixture, settings: Settings) -> None:
-    await test_every_connector.test_unauthenticated_delivery_is_refused(parcels, settings)
+async def test_signature_of_the_example(parcels: Fixture, tools: WebhookSender) -> None:
+    await test_every_connector.test_unauthenticated_delivery_is_refused(parcels, tools)
 
 
-async def test_dry_run_of_the_example(parcels: Fixture, settings: Settings) -> None:
-    await test_every_connector.test_trial_returns_messages_and_stores_nothing(parcels, settings)
+async def test_dry_run_of_the_example(parcels: Fixture, tools: WebhookSender) -> None:
+    await test_every_connector.test_trial_returns_messages_and_stores_nothing(parcels, tools)
 
 
 def test_mutilated_events_of_the_example(parcels: Fixture) -> None:
