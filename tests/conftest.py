@@ -1,6 +1,6 @@
-"""One PostgreSQL for the whole run, and for each test that asks a database of its own, built by migrating.
+"""Fixtures for all tests: databases, the application in this process, servers, and the markers of each test.
 
-The cluster is started by the first test that needs it; tests of pure modules never pay for it.
+The first test that needs PostgreSQL starts a cluster for the rest of the run. Pure tests start none.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from app.config import Settings
 from app.postgres.embedded import EmbeddedPostgres
 from app.postgres.pool import FrozenClock
 from tests.support import memory, requirements
-from tests.support.case_count import at_most
+from tests.support.case_count import case_count_at_most
 from tests.support.databases import TestDatabases, run
 from tests.support.running_app import NOON, RunningApp, running_app
 from tests.support.server_process import Server
 from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 
-# Two busy cores make single examples slow at random, so time is no reason to fail; a printed blob replays a failure.
-hypothesis_settings.register_profile("segue", deadline=None, print_blob=True, max_examples=at_most(100))
+# Single examples are slow at random on two busy cores, so there is no deadline. A printed blob replays a failure.
+hypothesis_settings.register_profile("segue", deadline=None, print_blob=True, max_examples=case_count_at_most(100))
 hypothesis_settings.load_profile("segue")
 
 _started = itertools.count(1)
@@ -35,7 +35,7 @@ _started = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def cluster_url() -> Iterator[str]:
-    """URL of a running PostgreSQL whose files live as long as this run. Nothing here outlives a crash: fsync is off."""
+    """URL of a PostgreSQL cluster that is deleted after the run. It need not survive a crash, so fsync is off."""
     quick = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "128MB", "autovacuum": "off"}
     with (
         tempfile.TemporaryDirectory(prefix="segue-tests-") as directory,
@@ -53,7 +53,7 @@ def databases(cluster_url: str) -> TestDatabases:
 
 @pytest.fixture
 def database_url(databases: TestDatabases) -> Iterator[str]:
-    """A migrated database that no other test uses at the same time. It may have partitions of other tests' months."""
+    """URL of a migrated database for this test alone. It may have monthly partitions of earlier tests."""
     url = run(databases.acquire())
     yield url
     run(databases.release(url))
@@ -61,7 +61,7 @@ def database_url(databases: TestDatabases) -> Iterator[str]:
 
 @pytest.fixture
 def new_database_url(databases: TestDatabases) -> Iterator[str]:
-    """A migrated database that no test used before."""
+    """URL of a migrated database that no test has used before."""
     url = run(databases.create())
     yield url
     run(databases.drop(url))
@@ -69,7 +69,7 @@ def new_database_url(databases: TestDatabases) -> Iterator[str]:
 
 @pytest.fixture
 def empty_database_url(databases: TestDatabases) -> Iterator[str]:
-    """A new database without any table, for tests of migrating."""
+    """URL of a database without tables, for tests of migrations."""
     url = run(databases.create("template0"))
     yield url
     run(databases.drop(url))
@@ -77,7 +77,7 @@ def empty_database_url(databases: TestDatabases) -> Iterator[str]:
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    """Settings over :func:`database_url`, on a port that the system chooses."""
+    """Settings for :func:`database_url` and a port that the system chooses."""
     return Settings.model_validate({"DATABASE_URL": database_url, "data_dir": tmp_path, "port": 0})
 
 
@@ -88,7 +88,7 @@ def frozen() -> FrozenClock:
 
 @pytest.fixture
 async def service(settings: Settings) -> AsyncIterator[RunningApp]:
-    """The application in this process, without a worker: nothing happens that a test does not do."""
+    """The application in this process, without a background worker, so that only the test changes data."""
     async with running_app(settings) as service:
         yield service
 
@@ -100,7 +100,7 @@ def start() -> Callable[..., AbstractAsyncContextManager[RunningApp]]:
 
 @pytest.fixture
 async def tools(settings: Settings) -> AsyncIterator[WebhookSender]:
-    """The application behind a real socket, and deliveries to it as a tool makes them."""
+    """The application behind a real socket, and a client that delivers webhooks to it."""
     async with running_webhook_sender(settings) as running_app:
         yield running_app
 
@@ -111,8 +111,8 @@ def server(databases: TestDatabases) -> Iterator[Server]:
 
     Its database is in the cluster of the tests: a cluster of its own takes seconds to create, and writes to disk.
     """
-    # Not in pytest's directory: under root PostgreSQL runs as another user, and each start of pytest takes the right
-    # to enter its directory away from others.
+    # Not in pytest's directory: under root PostgreSQL runs as another user, and each start of pytest makes its
+    # directory inaccessible to other users.
     with tempfile.TemporaryDirectory(prefix="segue-") as directory:
         server = Server(Path(directory), run(databases.create()))
         try:
@@ -123,28 +123,28 @@ def server(databases: TestDatabases) -> Iterator[Server]:
 
 @pytest.fixture
 def make_server() -> Iterator[Callable[..., Server]]:
-    """Makes services that are not started yet, and ends them after the test."""
-    made: list[Server] = []
+    """Create servers that are not started yet. They are stopped after the test."""
+    servers: list[Server] = []
     with tempfile.TemporaryDirectory(prefix="segue-") as directory:
 
         def make(database_url: str | None = None, **environment: str) -> Server:
-            made.append(Server(Path(directory), database_url, **environment))
-            return made[-1]
+            servers.append(Server(Path(directory), database_url, **environment))
+            return servers[-1]
 
         yield make
-        for server in made:
+        for server in servers:
             server.clean_up()
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with what it needs; start the slow ones first, so that none is left alone at the end."""
+    """Mark each test with what it needs, and run slow tests first so that none runs alone at the end."""
     requirements.mark(items)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector what pytest holds of thousands of tests until the end of the run."""
+    """Exclude pytest's own objects from garbage collection. They live until the end of the run."""
     gc.collect()
     gc.freeze()
 
@@ -164,7 +164,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run if this process, or a worker of it, needed more memory than a small machine has for it."""
+    """Fail the run if the peak memory of this process or of a worker exceeds the limit."""
     memory.report(session)
 
 

@@ -1,4 +1,4 @@
-"""No container engine runs in the tests, so the Dockerfile is read: each path, variable and command must exist."""
+"""Static checks of the Dockerfile: its paths, variables and commands exist. The tests have no container engine."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def test_copied_paths_exist_and_are_not_ignored() -> None:
     for source in sources:
         path = source.removeprefix("./")
         assert (ROOT / path).exists(), path
-        assert path in sent, f".dockerignore holds back {path}"
+        assert path in sent, f".dockerignore excludes {path}"
 
 
-def test_stages_that_are_copied_from_exist() -> None:
+def test_copied_stages_exist() -> None:
     stages = [line.split(" AS ")[1] for line in of("FROM") if " AS " in line]
     assert set(re.findall(r"--from=(\w+)", " ".join(of("COPY")))) <= set(stages)
 
@@ -50,7 +50,7 @@ def test_image_uses_a_supported_python() -> None:
         assert f"Programming Language :: Python :: {version[1]}" in classifiers
 
 
-def test_image_does_not_serve_as_root() -> None:
+def test_image_does_not_run_as_root() -> None:
     (user,) = of("USER")
     assert user not in ("root", "0")
     assert re.search(rf"useradd .* {user}$", " ".join(of("RUN")), re.MULTILINE) or f" {user}" in " ".join(of("RUN"))
@@ -59,18 +59,18 @@ def test_image_does_not_serve_as_root() -> None:
 
 
 def test_variables_are_settings() -> None:
-    known = {f"SEGUE_{name}".upper() for name in Settings.model_fields}
-    assert {name for name in environment() if name.startswith("SEGUE_")} <= known
+    settings = {f"SEGUE_{name}".upper() for name in Settings.model_fields}
+    assert {name for name in environment() if name.startswith("SEGUE_")} <= settings
 
 
-def test_the_command_is_the_console_script() -> None:
+def test_command_is_the_console_script() -> None:
     (command,) = of("CMD")
     program, *arguments = json.loads(command)
     assert program in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert arguments == ["serve"]
 
 
-def test_the_health_check_is_python_that_asks_livez() -> None:
+def test_health_check_requests_livez() -> None:
     (check,) = of("HEALTHCHECK")
     program, flag, code = json.loads(check.split("CMD", 1)[1])
     assert (program, flag) == ("python", "-c")

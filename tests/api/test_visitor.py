@@ -205,18 +205,18 @@ async def test_profile_changes_exactly_at_valid_until(frozen: FrozenClock, setti
         assert me["valid_until"] == rfc3339(ends)
         assert me["segments"][0]["valid_until"] == me["stages"]["shop"]["valid_until"] == rfc3339(ends)
         frozen.instant = ends - 1
-        before = await page.ask_anew()
+        before = await page.ask_with_new_token()
         assert is_member(before, "vip")
         assert before["stages"]["shop"]["stage"] == "buying"
         frozen.instant = ends
-        after = await page.ask_anew()
+        after = await page.ask_with_new_token()
         assert not is_member(after, "vip")
         assert after["stages"]["shop"]["stage"] == "looking"
         assert after["valid_until"] == rfc3339(start - HOUR + 2 * DAY), "the computed trait is next"
         frozen.instant = micros_of(after["valid_until"]) - 1
-        assert (await page.ask_anew())["traits"] == {"orders": 1}
+        assert (await page.ask_with_new_token())["traits"] == {"orders": 1}
         frozen.instant += 1
-        last = await page.ask_anew()
+        last = await page.ask_with_new_token()
         assert last["traits"] == {"orders": 0}
         assert last["valid_until"] is None
 
@@ -230,9 +230,9 @@ async def test_valid_until_considers_segments_to_be_entered(frozen: FrozenClock,
         assert me["segments"] == []
         assert me["valid_until"] == rfc3339(frozen.instant + DAY)
         frozen.instant += DAY - 1
-        assert not is_member(await page.ask_anew(), "quiet")
+        assert not is_member(await page.ask_with_new_token(), "quiet")
         frozen.instant += 1
-        assert is_member(await page.ask_anew(), "quiet")
+        assert is_member(await page.ask_with_new_token(), "quiet")
 
 
 async def test_valid_until_ignores_private_definitions(frozen: FrozenClock, settings: Settings) -> None:
@@ -253,10 +253,10 @@ async def test_valid_until_considers_future_messages(frozen: FrozenClock, settin
         me = (await page.send(did("Order Completed", timestamp=rfc3339(frozen.instant + HOUR // 2))))["me"]
         assert me["valid_until"] == rfc3339(frozen.instant + HOUR // 2)
         frozen.instant += HOUR // 2
-        me = await page.ask_anew()
+        me = await page.ask_with_new_token()
         assert (me["traits"], me["valid_until"]) == ({"orders": 1}, rfc3339(frozen.instant + HOUR // 2))
         frozen.instant += HOUR // 2
-        assert (await page.ask_anew())["traits"] == {"orders": 1, "plan": "gold"}
+        assert (await page.ask_with_new_token())["traits"] == {"orders": 1, "plan": "gold"}
 
 
 async def test_changing_public_applies_at_once_without_backfill(service: RunningApp) -> None:
@@ -364,7 +364,7 @@ async def _is_public_part(settings: Settings, sent: list[tuple[str, int]], after
             *((micros_of(me["valid_until"]) - 1,) if me["valid_until"] else ()),
         ):
             clock.instant = max(instant, clock.instant)
-            me = await page.ask_anew()
+            me = await page.ask_with_new_token()
             if not sent:
                 assert me["segments"] == []
                 continue
@@ -376,9 +376,9 @@ async def _is_public_part(settings: Settings, sent: list[tuple[str, int]], after
             assert me["traits"] == {key: value for key, value in customer["traits"].items() if key in public}
         if me["valid_until"]:
             clock.instant = micros_of(me["valid_until"]) - 1
-            assert (await page.ask_anew())["etag"] == me["etag"]
+            assert (await page.ask_with_new_token())["etag"] == me["etag"]
             clock.instant += 1
-            assert (await page.ask_anew())["etag"] != me["etag"]
+            assert (await page.ask_with_new_token())["etag"] != me["etag"]
 
 
 async def keys_of(service: RunningApp) -> tuple[str, str]:

@@ -232,6 +232,6 @@ async def test_shutdown_ends_open_streams(tmp_path: Path) -> None:
                     await stream.next()
             assert await asyncio.to_thread(server.wait) in (0, 130)
             assert time.monotonic() - stopping < 10, "not the grace of thirty seconds"
-        assert not [event for event in server.events() if event.get("level") in ("error", "critical")], server.said
+        assert not [event for event in server.events() if event.get("level") in ("error", "critical")], server.output
     finally:
         server.clean_up()

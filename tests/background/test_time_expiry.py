@@ -1,4 +1,4 @@
-"""Windows are exact to the microsecond, and time alone changes truths: by the sweeper, or in a read before it came."""
+"""Expiry of time-based truths: windows are exact to the microsecond, and the sweeper stores each change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOUGHT = SentMessage(T, "m1", "track", {"user_id": "u"}, name="bought")
 
 
 async def at(one: Pipeline, instant: int) -> set[str]:
-    """Members of which segments the customer is in the stored intervals after a sweep at ``instant``."""
+    """Sweep at ``instant`` and return the values of the customer's open intervals."""
     one.clock.instant = instant
     await one.sweep_all()
     return {
@@ -32,7 +32,7 @@ async def at(one: Pipeline, instant: int) -> set[str]:
     }
 
 
-async def test_each_boundary_is_exact_to_the_microsecond(database_url: str) -> None:
+async def test_window_boundaries_are_exact_to_the_microsecond(database_url: str) -> None:
     async with running_pipeline(database_url, T + SECOND) as one:
         await one.define(DEFINITIONS)
         await one.send([item(BOUGHT)])
@@ -44,7 +44,7 @@ async def test_each_boundary_is_exact_to_the_microsecond(database_url: str) -> N
         assert await at(one, T + 7 * DAY) == {"everyone", "long-ago", "at-risk", "journey:mainnew"}
 
 
-async def test_a_late_sweep_records_the_instant_at_which_it_happened(database_url: str) -> None:
+async def test_late_sweep_stores_the_instant_of_the_change(database_url: str) -> None:
     async with running_pipeline(database_url, T + SECOND) as one:
         await one.define(DEFINITIONS)
         await one.send([item(BOUGHT)])
@@ -61,8 +61,8 @@ async def test_a_late_sweep_records_the_instant_at_which_it_happened(database_ur
         assert {bytes(row["left_cause"]) for row in causes} == {b'{"kind": "time"}'}
 
 
-async def test_the_sweeper_finds_nothing_when_nothing_is_due(database_url: str) -> None:
-    """Also after a message that moved a flip later: the visit that finds nothing due must be the last."""
+async def test_sweeper_stops_when_nothing_is_due(database_url: str) -> None:
+    """A message moves the next change to a later time. The sweeper must stop after it finds nothing due."""
     async with running_pipeline(database_url, T + SECOND) as one:
         await one.define(DEFINITIONS)
         await one.send([item(BOUGHT)])
@@ -79,7 +79,7 @@ async def test_the_sweeper_finds_nothing_when_nothing_is_due(database_url: str) 
         assert row["sweep_at"] == row["flips_at"] == T + 12 * DAY
 
 
-async def test_a_message_of_the_future_counts_from_its_own_instant(database_url: str) -> None:
+async def test_future_message_counts_from_its_own_instant(database_url: str) -> None:
     async with running_pipeline(database_url, T - HOUR) as one:
         await one.define(DEFINITIONS)
         receipt = await one.send([item(BOUGHT)])
@@ -88,7 +88,7 @@ async def test_a_message_of_the_future_counts_from_its_own_instant(database_url:
         assert await at(one, T) == {"everyone", "lately", "journey:mainactive"}
 
 
-async def test_a_clock_that_goes_backwards_undoes_nothing(database_url: str) -> None:
+async def test_clock_moving_backwards_undoes_nothing(database_url: str) -> None:
     async with running_pipeline(database_url, T + 8 * DAY) as one:
         await one.define(DEFINITIONS)
         await one.send([item(BOUGHT)])
@@ -98,8 +98,8 @@ async def test_a_clock_that_goes_backwards_undoes_nothing(database_url: str) -> 
         assert await at(one, T + 8 * DAY) == before
 
 
-async def test_more_points_than_are_kept_change_no_answer(database_url: str) -> None:
-    """Past the cap a customer is answered from the log: in one flush, across flushes, and when time passes."""
+async def test_results_are_exact_beyond_the_series_limit(database_url: str) -> None:
+    """Beyond the limit the log is replayed: within one flush, across flushes, and when time passes."""
     counting = Definitions(
         segments={
             "often": {"did": "bought", "at_least": 30, "within": "7d"},

@@ -140,7 +140,7 @@ class SdkTestbed:
         """Wait for so many requests. SDKs wait some seconds before they retry."""
         deadline = time.monotonic() + _RETRY_SECONDS_MAX
         while len(self.proxy.heads) < count:
-            assert time.monotonic() < deadline, f"waited for {count} requests; got {self.proxy.met}"
+            assert time.monotonic() < deadline, f"waited for {count} requests; got {self.proxy.injected}"
             page.wait_for_timeout(50)
 
     def wait_for(self, condition: int | Callable[[Sequence[Row]], object]) -> list[Row]:

@@ -142,10 +142,10 @@ def test_retry_after_is_respected_during_503s(segue: Segue, shop: Shop, visit: M
             batches.wait_for_responses(page)
             if step == 5:
                 track(page, 10, 12)
-            if "pass" in proxy.met:
+            if "pass" in proxy.injected:
                 break
         assert_steps_stored_once(shop, 12)
-        assert proxy.met == ["busy"] * 4 + ["pass"]
+        assert proxy.injected == ["busy"] * 4 + ["pass"]
     gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(batches.sent)]
     assert all(120 <= gap < 122 + STEP_SECONDS for gap in gaps), gaps
 
@@ -159,8 +159,8 @@ def test_messages_survive_503s_that_outlast_the_tab(segue: Segue, shop: Shop, vi
         track(page, 0, 15)
         flush(page)
         close_tab(page)
-        assert set(proxy.met) <= {"busy"}
-        proxy.moods.clear()
+        assert set(proxy.injected) <= {"busy"}
+        proxy.faults.clear()
         flush(guest.open(url))
         assert_steps_stored_once(shop, 15)
 
@@ -176,7 +176,7 @@ def test_messages_of_a_crashed_tab_are_stored(segue: Segue, shop: Shop, visit: M
         with page.expect_event("crash"), suppress(Error):
             page.goto("chrome://crash")
         page.close()
-        proxy.moods.clear()
+        proxy.faults.clear()
         flush(guest.open(url))
         assert_steps_stored_once(shop, 5)
 
@@ -190,10 +190,10 @@ def test_lost_responses_store_no_duplicate(segue: Segue, shop: Shop, visit: Make
         for _ in range(60):
             guest.context.clock.run_for(1_000)
             page.wait_for_timeout(30)
-            if "pass" in proxy.met:
+            if "pass" in proxy.injected:
                 break
         assert_steps_stored_once(shop, 25)
-        assert proxy.met == ["swallow", "busy", "swallow", "pass"]
+        assert proxy.injected == ["swallow", "busy", "swallow", "pass"]
 
 
 def test_two_tabs_share_visitor_and_session(shop: Shop, visit: MakeVisit) -> None:
@@ -249,8 +249,8 @@ def test_random_faults_lose_and_duplicate_no_message(segue: Segue, shop: Shop, v
                     online = not online
                     guest.context.set_offline(not online)
                 case "server":
-                    moods: list[Fault] = ["pass", "busy", "swallow"]
-                    proxy.moods[:] = draw.choices(moods, k=draw.randint(1, 5))
+                    faults: list[Fault] = ["pass", "busy", "swallow"]
+                    proxy.faults[:] = draw.choices(faults, k=draw.randint(1, 5))
                 case "open" if online and len(tabs) < 3:
                     tabs.append(open_tab())
                 case "close" if len(tabs) > 1:
@@ -259,7 +259,7 @@ def test_random_faults_lose_and_duplicate_no_message(segue: Segue, shop: Shop, v
                     tab = draw.choice(tabs)
                     tab.reload()
                     wait_until_ready(tab)
-        proxy.moods.clear()
+        proxy.faults.clear()
         guest.context.set_offline(False)
         for tab in tabs:
             close_tab(tab)

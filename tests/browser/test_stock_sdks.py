@@ -167,7 +167,7 @@ def test_rudderstack_sends_beacons_when_the_page_is_left(sdk_testbed: SdkTestbed
     page.evaluate("() => new Promise(done => analytics.ready(done))")
     for number in range(7):
         page.evaluate(RUDDER.step, number)
-    assert sdk_testbed.proxy.met == []
+    assert sdk_testbed.proxy.injected == []
     sdk_testbed.leave(page)
     sdk_testbed.wait_for(7)
     assert sdk_testbed.steps() == Counter(range(7))
@@ -296,13 +296,13 @@ def test_faults_lose_and_duplicate_no_event(sdk_testbed: SdkTestbed, case: str) 
     page = sdk.open(sdk_testbed)
     page.wait_for_load_state("networkidle")
     before = len(sdk_testbed.posts("/"))
-    sdk_testbed.proxy.moods += faults
+    sdk_testbed.proxy.faults += faults
     for number in range(3):
         page.evaluate(sdk.step, number)
     sdk_testbed.wait_for_posts(page, before + posts)
     sdk_testbed.wait_for_steps(3)
     assert sdk_testbed.steps() == Counter(range(3))
-    assert [fault for fault in sdk_testbed.proxy.met if fault != "pass"] == faults
+    assert [fault for fault in sdk_testbed.proxy.injected if fault != "pass"] == faults
 
 
 # ----------------------------------------------------------------------------------------------------------- GA4

@@ -1,4 +1,4 @@
-"""The command line, as an operator meets it: help, keys, import, rebuild, migrate, and how ``serve`` ends."""
+"""Command line: help, keys, import, rebuild, verify, migrate, and the shutdown of ``serve``."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ HELP = {
 
 
 @pytest.mark.parametrize("command", HELP)
-def test_help_says_what_one_needs(command: str) -> None:
-    done = CliRunner().invoke(cli, [*command.split(), "--help"])
-    assert done.exit_code == 0
-    plain = " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stdout).split())
+def test_help_contains_the_essentials(command: str) -> None:
+    result = CliRunner().invoke(cli, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    plain = " ".join(re.sub(r"[│╭╮╰╯─]", " ", result.stdout).split())
     assert [phrase for phrase in HELP[command] if phrase not in plain] == []
     assert not re.search(r"\[/?(bold|dim)|Traceback", plain)
 
@@ -55,7 +55,7 @@ def test_help_says_what_one_needs(command: str) -> None:
 # ------------------------------------------------------------------------------------------------------ keys
 
 
-def test_keys_take_effect_on_a_running_server(server: Server) -> None:
+def test_created_and_revoked_keys_apply_to_a_running_server(server: Server) -> None:
     def write(key: str) -> int:
         call = {"userId": "keyed", "event": "Product Viewed"}
         return httpx.post(server.url + "/v1/track", json=call, auth=(key, "")).status_code
@@ -63,49 +63,51 @@ def test_keys_take_effect_on_a_running_server(server: Server) -> None:
     def read(key: str) -> int:
         return httpx.get(server.url + "/v1/segments", headers={"Authorization": f"Bearer {key}"}).status_code
 
-    made = {}
+    created = {}
     for kind, ask in (("write", write), ("secret", read)):
-        done = server.command("keys", "create", kind, "--name", f"the {kind} one")
-        assert (done.returncode, done.stderr) == (0, "")
-        made[kind] = done.stdout.strip()
-        assert ask(made[kind]) == 200
-    assert (read(made["write"]), write(made["secret"])) == (403, 403)
+        result = server.command("keys", "create", kind, "--name", f"the {kind} one")
+        assert (result.returncode, result.stderr) == (0, "")
+        created[kind] = result.stdout.strip()
+        assert ask(created[kind]) == 200
+    assert (read(created["write"]), write(created["secret"])) == (403, 403)
 
     listed = {line.split()[0]: line for line in server.command("keys", "list").stdout.splitlines()[1:]}
     assert len(listed) >= 4
-    assert made["write"] in "".join(listed.values())
-    assert made["secret"] not in "".join(listed.values())
+    assert created["write"] in "".join(listed.values())
+    assert created["secret"] not in "".join(listed.values())
     secret_id = next(id for id, line in listed.items() if "the secret one" in line)
 
-    assert server.command("keys", "revoke", made["write"]).stdout.strip() == "Revoked."
+    assert server.command("keys", "revoke", created["write"]).stdout.strip() == "Revoked."
     assert server.command("keys", "revoke", secret_id).stdout.strip() == "Revoked."
     revoked_at = time.monotonic()
-    while (write(made["write"]), read(made["secret"])) != (401, 401):
-        assert time.monotonic() < revoked_at + 3, "it takes a second, and more only on a busy machine"
+    while (write(created["write"]), read(created["secret"])) != (401, 401):
+        assert time.monotonic() < revoked_at + 3, (
+            "revocation must apply within a second, or a little more on a busy machine"
+        )
         time.sleep(0.05)
     again = {line.split()[0]: line for line in server.command("keys", "list").stdout.splitlines()[1:]}
     assert again.keys() == listed.keys()
     assert len(again[secret_id].split()) == len(listed[secret_id].split()) + 1  # now with the time it was revoked
 
 
-def test_a_key_that_nobody_knows_cannot_be_revoked(server: Server) -> None:
+def test_unknown_key_cannot_be_revoked(server: Server) -> None:
     for key in ("wk_unknown", "ffffffffffff"):
-        done = server.command("keys", "revoke", key)
-        assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", "The key does not exist.")
+        result = server.command("keys", "revoke", key)
+        assert (result.returncode, result.stdout, result.stderr.strip()) == (1, "", "The key does not exist.")
 
 
-def test_tokens_of_visitors_are_signed_by_another_secret(server: Server) -> None:
+def test_key_rotation_replaces_the_secret_of_visitor_tokens(server: Server) -> None:
     def status(token: str) -> int:
         return httpx.get(server.url + "/v1/me", params={"writeKey": server.write_key, "token": token}).status_code
 
     def token() -> str:
-        made = httpx.post(
+        created = httpx.post(
             server.url + "/v1/visitor-tokens",
             json={"source": "default", "user_id": "user-1"},
             headers={"Authorization": f"Bearer {server.secret_key}"},
         )
-        found: str = made.json()["token"]
-        return found
+        value: str = created.json()["token"]
+        return value
 
     first = token()
     assert server.command("keys", "rotate").stdout.strip() == "Rotated."
@@ -120,7 +122,7 @@ def test_tokens_of_visitors_are_signed_by_another_secret(server: Server) -> None
     assert status(token()) == 200
 
 
-def test_a_write_key_may_make_its_source(server: Server) -> None:
+def test_write_key_creates_its_source(server: Server) -> None:
     key = server.command("keys", "create", "write", "--source", "shop-pos").stdout.strip()
     call = {"userId": "at-the-till", "event": "Order Completed"}
     assert httpx.post(server.url + "/v1/track", json=call, auth=(key, "")).status_code == 200
@@ -129,7 +131,7 @@ def test_a_write_key_may_make_its_source(server: Server) -> None:
 
 # ---------------------------------------------------------------------------------------------------- import
 
-TELLING_LINES = [
+NDJSON_LINES = [
     '{"type":"track","userId":"imported-1","event":"Order Completed","timestamp":"2024-05-01","messageId":"i1"}',
     "this is not JSON",
     '{"type":"identify","userId":"imported-1","traits":{"email":"imported-1@example.com"},"messageId":"i2"}',
@@ -146,11 +148,11 @@ TELLING_LINES = [
 
 def test_import_of_ndjson_with_bad_lines(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "history.ndjson"
-    file.write_text("\ufeff" + "\n".join(TELLING_LINES))
-    done = server.command("import", str(file))
-    assert done.returncode == 0, done.stderr
-    assert "3 accepted, 1 duplicate, 6 rejected." in done.stdout
-    assert f"{file}.errors.ndjson" in done.stdout
+    file.write_text("\ufeff" + "\n".join(NDJSON_LINES))
+    result = server.command("import", str(file))
+    assert result.returncode == 0, result.stderr
+    assert "3 accepted, 1 duplicate, 6 rejected." in result.stdout
+    assert f"{file}.errors.ndjson" in result.stdout
     faults = [json.loads(line) for line in _errors(file)]
     assert [(fault["line"], fault["code"]) for fault in sorted(faults, key=lambda fault: fault["line"])] == [
         (2, "unreadable_line"),
@@ -160,7 +162,7 @@ def test_import_of_ndjson_with_bad_lines(server: Server, tmp_path: Path) -> None
         (9, "unreadable_line"),
         (10, "unreadable_line"),
     ]
-    assert {fault["original"] for fault in faults} <= set(TELLING_LINES)
+    assert {fault["original"] for fault in faults} <= set(NDJSON_LINES)
     customer = _ask(server, "/v1/customers/email:imported-1@example.com")
     assert customer["stages"]["six-stage"]["stage"] == "loyalty"
     assert customer["stages"]["six-stage"]["since"] == "2024-06-01T00:00:00.000000Z"
@@ -182,9 +184,9 @@ def test_import_of_csv(server: Server, tmp_path: Path) -> None:
         b"track,,Order Completed,2024-05-03T10:00:00Z,c4,1,,\r\n"
         b"identify,1001,,2024-05-04T10:00:00Z,c5,,,buyer@example.com"
     )
-    done = server.command("import", str(file), "--source", "till")
-    assert done.returncode == 0, done.stderr
-    assert "3 accepted, 0 duplicate, 2 rejected." in done.stdout
+    result = server.command("import", str(file), "--source", "till")
+    assert result.returncode == 0, result.stderr
+    assert "3 accepted, 0 duplicate, 2 rejected." in result.stdout
     faults = sorted((json.loads(line) for line in _errors(file)), key=lambda fault: fault["line"])
     assert [(fault["line"], fault["code"]) for fault in faults] == [(6, "unreadable_line"), (7, "missing_identity")]
     entries = _ask(server, "/v1/customers/email:buyer@example.com/touchpoints")["items"]
@@ -196,7 +198,7 @@ def test_import_of_csv(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ndjson", "csv"])
-def test_a_killed_import_goes_on_where_it_stopped(server: Server, tmp_path: Path, kind: str) -> None:
+def test_killed_import_resumes(server: Server, tmp_path: Path, kind: str) -> None:
     lines = 10_000
     file = tmp_path / f"many.{kind}"
     user = f"many-{kind}-"
@@ -227,11 +229,11 @@ def test_a_killed_import_goes_on_where_it_stopped(server: Server, tmp_path: Path
     over = process.poll() is not None
     process.kill()
     process.wait()
-    assert not over, "the import was over, or stuck, before it could be killed"
+    assert not over, "the import ended or got stuck before it could be killed"
 
-    done = server.command("import", str(file))
-    assert done.returncode == 0, done.stderr
-    went_on = re.search(r"Resumed after line (\d+)", done.stdout)
+    result = server.command("import", str(file))
+    assert result.returncode == 0, result.stderr
+    went_on = re.search(r"Resumed after line (\d+)", result.stdout)
     assert went_on
     assert 2_000 < int(went_on[1]) < lines
     assert not mark.exists()
@@ -243,10 +245,10 @@ def test_a_killed_import_goes_on_where_it_stopped(server: Server, tmp_path: Path
     assert sum(len(page["items"]) for page in pages) == lines - len(faults)
 
 
-def test_import_of_what_is_not_there(server: Server, tmp_path: Path) -> None:
-    done = server.command("import", str(tmp_path / "none.ndjson"))
-    assert done.returncode == 2
-    assert "does not exist" in done.stderr
+def test_import_of_a_missing_file(server: Server, tmp_path: Path) -> None:
+    result = server.command("import", str(tmp_path / "none.ndjson"))
+    assert result.returncode == 2
+    assert "does not exist" in result.stderr
 
 
 def _errors(file: Path) -> list[str]:
@@ -256,19 +258,19 @@ def _errors(file: Path) -> list[str]:
 # ------------------------------------------------------------------------------------- rebuild, migrate, worker
 
 
-def test_rebuild_of_one_and_of_all(server: Server) -> None:
+def test_rebuild_one_customer_and_all(server: Server) -> None:
     for number in range(3):
         call = {"userId": f"rebuilt-{number}", "event": "Order Completed"}
         assert httpx.post(server.url + "/v1/track", json=call, auth=(server.write_key, "")).status_code == 200
     for options in ((), ("--customer", "user_id:rebuilt-1")):
-        done = server.command("rebuild", *options)
-        assert (done.returncode, done.stdout.strip()) == (0, "0 customers differed from the log.")
+        result = server.command("rebuild", *options)
+        assert (result.returncode, result.stdout.strip()) == (0, "0 customers differed from the log.")
     missing = server.command("rebuild", "--customer", "user_id:never-seen")
     assert missing.returncode == 1
     assert "Customer user_id:never-seen does not exist." in missing.stderr
 
 
-def test_rebuild_finds_and_repairs_what_differs(server: Server) -> None:
+def test_rebuild_repairs_a_wrong_state(server: Server) -> None:
     for user, event in (("whole", "Order Completed"), ("broken", "Order Completed"), ("broken", "Referral Sent")):
         call = {"userId": f"state-{user}", "event": event}
         assert httpx.post(server.url + "/v1/track", json=call, auth=(server.write_key, "")).status_code == 200
@@ -281,19 +283,19 @@ def test_rebuild_finds_and_repairs_what_differs(server: Server) -> None:
     assert _ask(server, "/v1/customers/state-broken")["stages"] == before
 
 
-def test_verify_finds_what_differs(server: Server) -> None:
+def test_verify_reports_a_wrong_state(server: Server) -> None:
     for user, event in (("whole", "Order Completed"), ("broken", "Email Opened")):
         call = {"userId": f"verified-{user}", "event": event}
         assert httpx.post(server.url + "/v1/track", json=call, auth=(server.write_key, "")).status_code == 200
-    done = server.command("verify")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "first-time-buyers: " in done.stdout
-    assert all(line.endswith(" 0 differ.") for line in done.stdout.strip().splitlines())
+    result = server.command("verify")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "first-time-buyers: " in result.stdout
+    assert all(line.endswith(" 0 differ.") for line in result.stdout.strip().splitlines())
     asyncio.run(_corrupt(server, "verified-broken", "verified-whole"))
-    done = server.command("verify", "first-time-buyers")
-    assert done.returncode == 1
-    assert " 1 differ." in done.stdout
-    assert len(done.stdout.strip().splitlines()) == 2
+    result = server.command("verify", "first-time-buyers")
+    assert result.returncode == 1
+    assert " 1 differ." in result.stdout
+    assert len(result.stdout.strip().splitlines()) == 2
     sampled = server.command("verify", "first-time-buyers", "--sample", "1")
     assert "first-time-buyers: 1 customers" in sampled.stdout
     missing = server.command("verify", "no-such-segment")
@@ -314,34 +316,37 @@ async def _corrupt(server: Server, broken: str, whole: str) -> None:
     await connection.close()
 
 
-def test_a_database_that_is_not_there_is_one_plain_line(server: Server) -> None:
+def test_unreachable_database_is_reported_in_one_line(server: Server) -> None:
     url = "postgresql://nobody@127.0.0.1:9/none"
     for command in (["migrate"], ["serve"], ["keys", "list"]):
-        done = server.command(*command, env={"DATABASE_URL": url})
-        assert done.returncode == 1
-        assert "Database not usable" in done.stderr
-        assert "Traceback" not in done.stderr
+        result = server.command(*command, env={"DATABASE_URL": url})
+        assert result.returncode == 1
+        assert "Database not usable" in result.stderr
+        assert "Traceback" not in result.stderr
 
 
 def test_migrate_and_keys_before_the_first_serve(make_server: Callable[..., Server], empty_database_url: str) -> None:
-    """Whoever comes first fills the workspace, so that a first ``serve`` after them finds journeys and segments."""
+    """The first command creates the default journeys and segments, so that a later ``serve`` finds them."""
     server = make_server(empty_database_url)
     for _ in range(2):
-        done = server.command("migrate")
-        assert (done.returncode, done.stdout.strip()) == (0, "The schema is up to date.")
-    made = server.command("keys", "create", "secret")
-    assert re.fullmatch(r"sk_\w{32}\n", made.stdout)
-    assert "Your first keys" in made.stderr
-    server.secret_key = made.stdout.strip()
+        result = server.command("migrate")
+        assert (result.returncode, result.stdout.strip()) == (0, "The schema is up to date.")
+    created = server.command("keys", "create", "secret")
+    assert re.fullmatch(r"sk_\w{32}\n", created.stdout)
+    assert "Your first keys" in created.stderr
+    server.secret_key = created.stdout.strip()
     server.start()
-    assert "Your first keys" not in server.said
+    assert "Your first keys" not in server.output
     assert len(_ask(server, "/v1/segments")["items"]) == 8
     command = [sys.executable, "-m", "app", "worker"]
     with subprocess.Popen(command, cwd=ROOT, env=server.environment(), stdout=subprocess.PIPE, text=True) as worker:
-        assert worker.stdout is not None
-        assert "Working" in worker.stdout.readline()
-        worker.terminate()
-        assert worker.wait(30) == 0
+        try:
+            assert worker.stdout is not None
+            assert "Worker started" in worker.stdout.readline()
+            worker.terminate()
+            assert worker.wait(30) == 0
+        finally:
+            worker.kill()
     assert server.stop() == 0
 
 
@@ -350,7 +355,7 @@ def test_migrate_and_keys_before_the_first_serve(make_server: Callable[..., Serv
 
 @pytest.fixture(scope="module")
 def stopped() -> Iterator[Server]:
-    """A service that has been started and stopped once."""
+    """Server that has been started and stopped once."""
     with tempfile.TemporaryDirectory(prefix="segue-") as directory:
         server = Server(Path(directory))
         try:
@@ -364,12 +369,12 @@ def stopped() -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_the_end_drains_stops_postgres_and_loses_nothing(stopped: Server, number: signal.Signals) -> None:
+def test_shutdown_answers_open_requests_and_stops_postgres(stopped: Server, number: signal.Signals) -> None:
     server, user = stopped, f"last-minute-{number.name}"
     began = time.monotonic()
     server.start()
     print(f"second start {time.monotonic() - began:.2f} s")
-    answer = asyncio.run(_ask_while_it_ends(server, number, user))
+    answer = asyncio.run(_send_during_shutdown(server, number, user))
     assert answer["accepted"] == 1
     assert server.wait() == 0
     assert server.postmaster is None
@@ -377,12 +382,12 @@ def test_the_end_drains_stops_postgres_and_loses_nothing(stopped: Server, number
     assert [event for event in server.events() if event["level"] in ("warning", "error")] == []
 
     server.start()
-    assert server.said.count("Your first keys") == 1
+    assert server.output.count("Your first keys") == 1
     assert _ask(server, f"/v1/customers/{user}")["stages"]["six-stage"]["stage"] == "purchase"
     assert server.stop() == 0
 
 
-async def _nobody_new_is_let_in(server: Server) -> None:
+async def _wait_until_connections_are_refused(server: Server) -> None:
     async with asyncio.timeout(10):
         while True:
             try:
@@ -395,23 +400,23 @@ async def _nobody_new_is_let_in(server: Server) -> None:
             await asyncio.sleep(0.05)
 
 
-def test_a_port_that_is_taken_leaves_nothing_running(stopped: Server) -> None:
+def test_used_port_leaves_nothing_running(stopped: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = stopped.command("serve", "--port", str(taken.getsockname()[1]))
-    assert done.returncode != 0
-    assert "address already in use" in done.stderr
+        result = stopped.command("serve", "--port", str(taken.getsockname()[1]))
+    assert result.returncode != 0
+    assert "address already in use" in result.stderr
     assert stopped.postmaster is None
 
 
-async def _ask_while_it_ends(server: Server, number: signal.Signals, user: str) -> Any:
-    """A request of which the server has one half when it is told to end; the other half comes later."""
+async def _send_during_shutdown(server: Server, number: signal.Signals, user: str) -> Any:
+    """Send half a request, stop the server, then send the other half. Return the response."""
     body = json.dumps({"writeKey": server.write_key, "userId": user, "event": "Order Completed"}).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"POST /v1/track HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:20])
     await writer.drain()
     await asyncio.sleep(0.2)
     server.interrupt(number)
-    await _nobody_new_is_let_in(server)
+    await _wait_until_connections_are_refused(server)
     writer.write(body[20:])
     await writer.drain()
     answer = await reader.read()

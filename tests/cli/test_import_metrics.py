@@ -22,13 +22,13 @@ def rows(database_url: str) -> list[tuple[Any, ...]]:
     async def fetch() -> list[tuple[Any, ...]]:
         connection = await asyncpg.connect(database_url)
         try:
-            found = await connection.fetch(
+            records = await connection.fetch(
                 "SELECT source, kind, metric, subject, day::text, value::text FROM channel_metrics ORDER BY metric, day"
             )
             assert await connection.fetchval("SELECT count(*) FROM customers") == 0
         finally:
             await connection.close()
-        return [tuple(row) for row in found]
+        return [tuple(row) for row in records]
 
     return asyncio.run(fetch())
 

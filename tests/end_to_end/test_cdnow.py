@@ -1,4 +1,4 @@
-"""Real purchases through a stock SDK and a real server give the published row; sending them again changes nothing."""
+"""CDNOW purchases, sent through a vendor SDK to a running server, give the published figures."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from examples.cdnow.demo import run_demo
 from examples.cdnow.orders import PUBLISHED, SAMPLE, read_orders
 
 
-def test_the_sample_is_the_published_one() -> None:
-    """Counted here in five lines, so that a wrong reader cannot agree with a wrong service."""
+def test_sample_has_the_published_counts() -> None:
+    """Count independently of the service, so that two equal errors cannot agree."""
     orders = read_orders()
     assert (len(orders), len({order.customer for order in orders})) == (6_696, 2_357)
     within = Counter(order.customer for order in orders if order.ordered_at.date() <= date(1997, 9, 30))
@@ -23,14 +23,14 @@ def test_the_sample_is_the_published_one() -> None:
     assert tuple(sizes[orders + 1] for orders in range(len(PUBLISHED))) == PUBLISHED
 
 
-def test_the_copy_is_unchanged() -> None:
-    told = (SAMPLE.parent / "README.md").read_text(encoding="utf-8")
-    assert hashlib.sha256(SAMPLE.read_bytes()).hexdigest() in told
+def test_sample_file_is_unchanged() -> None:
+    readme = (SAMPLE.parent / "README.md").read_text(encoding="utf-8")
+    assert hashlib.sha256(SAMPLE.read_bytes()).hexdigest() in readme
 
 
 @pytest.mark.server
 @pytest.mark.slow
-def test_the_published_row_comes_back() -> None:
+def test_demo_returns_the_published_counts() -> None:
     screen = Console(file=io.StringIO(), width=140)
     outcome = run_demo(screen)
     assert outcome.counted == PUBLISHED

@@ -1,9 +1,8 @@
-"""Thirty random rules under load: who is listed, how many are counted, what is explained and verified is one answer.
+"""Thirty random rules under load: member lists, counts, explanations and verification must agree.
 
-Two serving processes take the same customers' messages at once, late, twice, merging them, while rules are defined,
-edited and archived. Readers ask over HTTP, where two answers can be compared if nothing arrived between them, and
-within single snapshots of the database, where they must agree whatever arrives. In the end everything is asked once
-more, of everybody, and compared with the naive reading.
+Two servers receive late, duplicate and merging messages of the same customers while rules are defined, edited and
+archived. Readers compare responses over HTTP, if nothing arrived between them, and within single database snapshots,
+where they must always agree. At the end all results are compared with the reference evaluator.
 """
 
 from __future__ import annotations
@@ -62,28 +61,28 @@ MESSAGES = 200
 SENDERS_PER_SERVER = 2
 READERS = 2
 THINK_SECONDS_MAX = 0.5
-"""Between two requests of one sender, so that there are quiet moments."""
+"""Longest pause of a sender, so that readers find moments without traffic."""
 
 TWIN_SHARE = 0.15
 CAPS = {"anonymous_id": 1_000, "email": 20}
 SETTINGS = {"default_journey": "main", "series_points_max": 12, "fill_customers_max": 7}
 SHARE_MIN, SHARE_MAX = 0.1, 0.9
-"""Of the customers a rule must be true of so many, or it tells little."""
+"""Share of customers for whom a rule must hold. Other rules test little."""
 
 LOUD_ATTEMPTS = 1
-"""Then a reader asks the senders to wait, while the workers go on."""
+"""Number of attempts under traffic, after which a reader pauses the senders. The workers continue."""
 
 HISTORIES = 3
-"""Customers whose every interval is compared with the naive reading, which takes its time."""
+"""Number of customers whose intervals are compared with the reference evaluator, which is slow."""
 
 EXPLAINED = 1
-"""Customers of whom each rule is explained in the end; all of them are compared in every other way."""
+"""Number of customers for whom each rule is explained at the end. All other comparisons cover all customers."""
 
 SETTLED_SECONDS_MAX = 60.0
 
 
 class Plan(NamedTuple):
-    """All that is sent and defined: a function of the seed, and of the instant at which the test begins."""
+    """Everything that is sent and defined. It depends only on the seed and the start time of the test."""
 
     said: list[SentMessage]
     first: Definitions
@@ -97,7 +96,7 @@ class Plan(NamedTuple):
 
 
 @pytest.mark.slow
-def test_every_way_of_asking_gives_one_answer(make_server: Callable[..., Server], empty_database_url: str) -> None:
+def test_all_queries_agree_under_load(make_server: Callable[..., Server], empty_database_url: str) -> None:
     plan = plan_of(Random(5), time.time_ns() // 1_000)
     settings = {**SETTINGS, "timezone": plan.first.timezone}
     environment = {f"SEGUE_{name.upper()}": str(value) for name, value in settings.items()}
@@ -126,7 +125,7 @@ async def _live(servers: Sequence[Server], database_url: str, settings: Mapping[
                 readers.append(group.create_task(verify_on(talk, traffic, Random(READERS + 1))))
             compared = sum((reader.result() for reader in readers), Counter[str]())
             await talk.until_settled(plan)
-            await check_in_the_end(talk, inside, plan)
+            await check_final_results(talk, inside, plan)
     assert compared["over HTTP"] >= 5, compared
     assert compared["in a snapshot"] >= RULES, compared
     assert compared["verified"] >= 20, compared
@@ -136,7 +135,7 @@ async def _live(servers: Sequence[Server], database_url: str, settings: Mapping[
 
 
 def plan_of(draw: Random, now: int) -> Plan:
-    """Rules are drawn until there are enough that are true of some customers and not of others."""
+    """Draw rules until enough of them hold for some customers and not for others."""
     days = (now - START) // DAY
     said = [_message(draw, number, now, days) for number in range(MESSAGES)]
     world = _moved_world(worlds(draw), days)
@@ -153,7 +152,7 @@ def plan_of(draw: Random, now: int) -> Plan:
                 return rule
 
     segments = {**world.segments, **{f"r{number:02}": drawn(world) for number in range(RULES - len(world.segments))}}
-    # What "one" is read by follows it; it may read none of these itself.
+    # Other rules refer to "one", so its new version must not refer to them.
     edits = {"one": drawn(World(traits=world.traits, timezone=world.timezone)), "r03": drawn(world)}
     return Plan(said, Definitions(segments, base.journeys, "main", base.traits, base.timezone), edits, "r05")
 
@@ -164,11 +163,11 @@ def _moved_world(world: World, days: int) -> World:
 
 
 def _moved(value: Any, days: int) -> Any:
-    """Rules and documents speak of 1997; the servers' clocks do not."""
+    """Shift the dates of 1997 in rules and documents to the time of the test."""
     if isinstance(value, dict):
-        return {name: _moved(each, days) for name, each in value.items()}
+        return {name: _moved(entry, days) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_moved(each, days) for each in value]
+        return [_moved(entry, days) for entry in value]
     if isinstance(value, str) and re.match(r"19\d\d-\d\d-\d\d", value):
         try:
             return f"{date.fromisoformat(value[:10]) + timedelta(days)}{value[10:]}"
@@ -178,7 +177,7 @@ def _moved(value: Any, days: int) -> Any:
 
 
 def _message(draw: Random, number: int, now: int, days: int) -> SentMessage:
-    """Of one of a few people, with their own ids mostly, sometimes with a neighbour's device or mail box."""
+    """Draw a message of one of a few customers, sometimes with a device or address of the next one."""
     person = draw.randrange(PEOPLE)
     t, message_id, source = _instant(draw, now), f"m{number}", draw.choice([*SOURCES, "default"])
     beside = (person + 1) % PEOPLE
@@ -197,7 +196,7 @@ def _message(draw: Random, number: int, now: int, days: int) -> SentMessage:
 
 
 def _instant(draw: Random, now: int) -> int:
-    """Some while the test runs, also before their time; most of the last hours and days, some of long ago."""
+    """Draw an instant: sometimes during the test or later, mostly in the last hours and days, sometimes long ago."""
     match draw.randrange(10):
         case 0:
             return now + draw.randrange(30) * SECOND
@@ -215,7 +214,7 @@ def _instant(draw: Random, now: int) -> int:
 
 @dataclass
 class Talk:
-    """Both servers, asked in turn at random: what one was told the other one must know."""
+    """Client of both servers. Each request goes to a random one, so both must have the same data."""
 
     clients: list[httpx.AsyncClient]
     draw: Random = field(default_factory=lambda: Random(0))
@@ -231,7 +230,7 @@ class Talk:
         return answer.json()
 
     async def define(self, plan: Plan, places: Sequence[int]) -> None:
-        """Some of the segments, by place; whatever they may read comes with the first."""
+        """Define some of the segments, by position. The first call also defines everything that they refer to."""
         keys = list(plan.first.segments)
         if 0 in places:
             for key, value in plan.first.traits.items():
@@ -256,17 +255,17 @@ class Talk:
         assert answer.is_success, answer.text
 
     async def versions(self) -> dict[str, int]:
-        """Of our own segments, as they are current."""
-        found = (await self.ask("/v1/segments"))["items"]
-        return {each["key"]: each["version"] for each in found if each["key"] in _OURS}
+        """Return the current versions of the test's segments."""
+        response = (await self.ask("/v1/segments"))["items"]
+        return {entry["key"]: entry["version"] for entry in response if entry["key"] in _OURS}
 
     async def until_settled(self, plan: Plan) -> None:
-        """Edits have become current, and everybody is filled."""
+        """Wait until the edits are current and all customers are backfilled."""
         async with asyncio.timeout(SETTLED_SECONDS_MAX):
             while True:
-                found = [await self.ask(f"/v1/segments/{key}") for key in plan.last.segments]
-                edited = {each["key"] for each in found if each["version"] > 1}
-                if edited == plan.edits.keys() and all(each["fill"]["done"] for each in found):
+                response = [await self.ask(f"/v1/segments/{key}") for key in plan.last.segments]
+                edited = {entry["key"] for entry in response if entry["version"] > 1}
+                if edited == plan.edits.keys() and all(entry["fill"]["done"] for entry in response):
                     return
                 await asyncio.sleep(0.1)
 
@@ -287,7 +286,7 @@ async def _talking(servers: Sequence[Server], secret_key: str) -> AsyncIterator[
 
 
 class Traffic:
-    """Every message through one server or both, shuffled, in small batches. ``version`` moves with each request."""
+    """Send all messages, shuffled, in small batches, each to one server or both. ``version`` counts requests."""
 
     def __init__(self, talk: Talk, keys: Mapping[str, str], said: Sequence[SentMessage], draw: Random) -> None:
         self.talk = talk
@@ -341,7 +340,7 @@ class Traffic:
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
-        """Nothing is sent, and nothing on its way."""
+        """Pause the senders and wait for requests in flight."""
         self._open.clear()
         try:
             while self.in_flight:
@@ -352,7 +351,7 @@ class Traffic:
 
 
 async def change_definitions(talk: Talk, traffic: Traffic, plan: Plan) -> None:
-    """One after the other while messages flow; two edits overlap, and one is of what most others read."""
+    """Define, edit and archive rules during the traffic. Two edits overlap; one affects most other rules."""
 
     async def after(share: float) -> None:
         while traffic.share_sent < share and not traffic.over:
@@ -372,7 +371,7 @@ async def change_definitions(talk: Talk, traffic: Traffic, plan: Plan) -> None:
 
 
 async def read_on(talk: Talk, traffic: Traffic, draw: Random) -> Counter[str]:
-    """Again and again, about a segment at random."""
+    """Compare all queries for a random segment until the traffic ends."""
     compared: Counter[str] = Counter()
     while not traffic.over:
         key = draw.choice(sorted(await talk.versions()))
@@ -389,7 +388,7 @@ async def read_on(talk: Talk, traffic: Traffic, draw: Random) -> Counter[str]:
 
 
 async def ask_all_ways(talk: Talk, traffic: Traffic, key: str, draw: Random) -> bool:
-    """Whether nothing arrived and no definition changed meanwhile; then all answers must have been one."""
+    """Compare all queries for a segment. Return False if messages or definitions changed meanwhile."""
     before = (traffic.version, await talk.versions())
     if traffic.in_flight or key not in before[1]:
         return False
@@ -418,7 +417,7 @@ _NO_MEMBER = (False, None, None)
 
 
 async def _members(talk: Talk, key: str, draw: Random) -> tuple[dict[str, tuple[bool, str, str | None]], str]:
-    """All pages; whatever arrives between them, they are of one instant and repeat nobody."""
+    """Return all members. The pages must be of one instant and must not repeat a customer."""
     limit = draw.choice([2, 7, 1_000])
     page = await talk.ask(f"/v1/segments/{key}/members", limit=limit)
     at, items = page["as_of"], page["items"]
@@ -426,31 +425,31 @@ async def _members(talk: Talk, key: str, draw: Random) -> tuple[dict[str, tuple[
         page = await talk.ask(f"/v1/segments/{key}/members", limit=limit, cursor=page["next_cursor"])
         assert page["as_of"] == at
         items += page["items"]
-    ids = [each["id"] for each in items]
+    ids = [entry["id"] for entry in items]
     assert ids == sorted(set(ids))
-    return {each["id"]: (True, each["since"], each["valid_until"]) for each in items}, at
+    return {entry["id"]: (True, entry["since"], entry["valid_until"]) for entry in items}, at
 
 
 async def _explained(talk: Talk, customer: str, key: str, at: str) -> Any:
-    found = await _found(talk, f"/v1/customers/{customer}/segments/{key}/explain", at)
-    if found is None:
+    response = await _found(talk, f"/v1/customers/{customer}/segments/{key}/explain", at)
+    if response is None:
         return None
-    assert found["explanation"]["truth"] == found["member"]
-    return (True, found["since"], found["valid_until"]) if found["member"] else _NO_MEMBER
+    assert response["explanation"]["truth"] == response["member"]
+    return (True, response["since"], response["valid_until"]) if response["member"] else _NO_MEMBER
 
 
 async def _own(talk: Talk, customer: str, key: str, at: str) -> Any:
-    found = await _found(talk, f"/v1/customers/{customer}/segments", at)
-    if found is None:
+    response = await _found(talk, f"/v1/customers/{customer}/segments", at)
+    if response is None:
         return None
-    for each in found["items"]:
-        if each["key"] == key:
-            return (found["id"], True, each["since"], each["valid_until"])
-    return (found["id"], *_NO_MEMBER)
+    for entry in response["items"]:
+        if entry["key"] == key:
+            return (response["id"], True, entry["since"], entry["valid_until"])
+    return (response["id"], *_NO_MEMBER)
 
 
 async def _found(talk: Talk, path: str, at: str) -> Any:
-    """None where there is no such customer, yet or under that id any more."""
+    """Return the response body, or None if the customer does not exist, not yet or no longer under that id."""
     answer = await talk.draw.choice(talk.clients).get(path, params={"as_of": at})
     if answer.status_code == httpx.codes.NOT_FOUND:
         return None
@@ -459,7 +458,7 @@ async def _found(talk: Talk, path: str, at: str) -> Any:
 
 
 async def verify_on(talk: Talk, traffic: Traffic, draw: Random) -> Counter[str]:
-    """Each customer is compared within one snapshot, so this must be right at any moment."""
+    """Verify segments repeatedly. Each customer is compared within one snapshot, so none may differ."""
     compared: Counter[str] = Counter()
     while not traffic.over:
         for key in draw.sample(versions := sorted(await talk.versions()), len(versions)):
@@ -478,7 +477,7 @@ async def verify_on(talk: Talk, traffic: Traffic, draw: Random) -> Counter[str]:
 
 
 class Frozen:
-    """A pool of one connection, which stands in one snapshot for as long as it is asked."""
+    """Pool of one connection whose transaction keeps one snapshot."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -492,13 +491,13 @@ class Frozen:
 
 
 async def look_on(inside: Pipeline, traffic: Traffic, draw: Random) -> Counter[str]:
-    """All rules and customers of one snapshot after the other, by the code that answers over HTTP."""
+    """Compare all rules and customers within successive snapshots, with the query code of the API."""
     compared: Counter[str] = Counter()
     while not traffic.over:
         async with inside.pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
             inside.clock.instant = await connection.fetchval("SELECT clock_timestamp()")
             ruleset = await inside.registry.rules.read(connection)
-            keys = sorted({each.key for each in ruleset.segments} & _OURS)
+            keys = sorted({entry.key for entry in ruleset.segments} & _OURS)
             compared["in a snapshot"] += await look(inside, connection, keys, draw)
         await asyncio.sleep(1.5)
     return compared
@@ -507,7 +506,7 @@ async def look_on(inside: Pipeline, traffic: Traffic, draw: Random) -> Counter[s
 async def look(
     inside: Pipeline, connection: Connection, keys: Sequence[str], draw: Random, explained: float = 0.2
 ) -> int:
-    """How many rules were compared. ``explained``: of how many customers each is explained, on average."""
+    """Compare all rules in one snapshot and return their number. Explain each for about ``explained`` customers."""
     pool: Any = Frozen(connection)
     now = inside.clock.now()
     members = SegmentMemberQueries(pool, inside.registry, inside.settings)
@@ -516,14 +515,14 @@ async def look(
     rows = await connection.fetch("SELECT customer_id, min(id::text)::uuid AS id FROM identities GROUP BY 1")
     names = {row["customer_id"]: [row["id"]] for row in rows if row["customer_id"] is not None}
     shown = dict(zip(names, await single.customers(list(names.values()), now), strict=True))
-    own = {id: {each.key: each for each in customer.segments} for id, customer in shown.items() if customer}
+    own = {id: {entry.key: entry for entry in customer.segments} for id, customer in shown.items() if customer}
     assert own.keys() == names.keys()
     for key in keys:
         page = await members.list_members(key, now, None, 1_000)
         assert page.after is None
-        listed = {each.id: (each.since, each.valid_until) for each in page.items}
+        listed = {entry.id: (entry.since, entry.valid_until) for entry in page.items}
         assert len(listed) == len(page.items)
-        assert listed == {id: (each[key].since, each[key].valid_until) for id, each in own.items() if key in each}
+        assert listed == {id: (entry[key].since, entry[key].valid_until) for id, entry in own.items() if key in entry}
         assert await members.count_members(key, now) == len(listed)
         verified = await verify.verify_segment(key)
         assert (verified.differing, verified.members, verified.customers) == (0, len(listed), len(names)), verified
@@ -537,8 +536,8 @@ async def look(
 # ---------------------------------------------------------------------------------------------- in the end
 
 
-async def check_in_the_end(talk: Talk, inside: Pipeline, plan: Plan) -> None:
-    """Every rule of every customer, every way of asking, and the naive reading of all that was sent."""
+async def check_final_results(talk: Talk, inside: Pipeline, plan: Plan) -> None:
+    """Compare every query for every rule and customer with the reference evaluator."""
     final = plan.last
     groups = sorted(customers(plan.said, CAPS), key=sorted)
     async with inside.pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
@@ -557,8 +556,8 @@ async def check_in_the_end(talk: Talk, inside: Pipeline, plan: Plan) -> None:
     for group, item in zip(groups, asked["items"], strict=True):
         customer = item["customer"]
         ids.add(customer["id"])
-        assert {f"{each['kind']}:{each['value']}" for each in customer["identities"]} == group
-        now = {f"segment:{each['key']}": "" for each in customer["segments"] if each["key"] in _OURS}
+        assert {f"{entry['kind']}:{entry['value']}" for entry in customer["identities"]} == group
+        now = {f"segment:{entry['key']}": "" for entry in customer["segments"] if entry["key"] in _OURS}
         now |= {f"journey:{key}": stage["stage"] for key, stage in customer["stages"].items() if key in final.journeys}
         expected = current_values(of_customer(plan.said, group), as_of, final)
         assert {key: value for key, value in now.items() if value is not None} == expected, group
@@ -566,11 +565,11 @@ async def check_in_the_end(talk: Talk, inside: Pipeline, plan: Plan) -> None:
     few = [group for group in groups if len(of_customer(plan.said, group)) <= 30]
     views = CustomerQueries(inside.pool, inside.registry, inside.settings)
     for group in draw.sample(few, HISTORIES):
-        ids_of = [each.id for each in parse_customer_reference(sorted(group)[0], inside.settings)]
+        ids_of = [entry.id for entry in parse_customer_reference(sorted(group)[0], inside.settings)]
         stays = [stay for kind in _KINDS for stay in (await views.list_stays(ids_of, kind, None, as_of, past=True))[1]]
-        found = {
+        actual = {
             (stay.definition, stay.value, stay.entered_at, stay.left_at)
             for stay in stays
             if stay.definition.partition(":")[2] in final.segments.keys() | final.journeys.keys()
         }
-        assert found == intervals(of_customer(plan.said, group), as_of, final), group
+        assert actual == intervals(of_customer(plan.said, group), as_of, final), group

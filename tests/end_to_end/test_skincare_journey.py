@@ -1,6 +1,6 @@
-"""The skincare customer of the domain literature: ten touchpoints, five channels, six stages, two devices, one person.
+"""One customer's journey: ten touchpoints over five channels and two devices, through all six stages.
 
-Anonymous until the checkout; the mails and the support desk know her address only, the app her account only.
+The customer is anonymous until the checkout. Emails and support know only the address, the app only the account.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Step(NamedTuple):
     at: str
     channel: str
     knows: Sequence[str]
-    """Which of her ids the channel carries."""
+    """Ids that the channel knows."""
     message: dict[str, Any]
     stage: str
-    """Where she stands after it."""
+    """Stage after this step."""
 
 
 def track(event: str, **properties: Any) -> dict[str, Any]:
@@ -99,14 +99,14 @@ def message(step: Step, person: str) -> dict[str, Any]:
 
 
 def references(person: str, steps: Sequence[Step]) -> list[str]:
-    """How she can be asked for, once these steps are known."""
+    """Return all references to the customer after these steps."""
     kinds = {VISITOR: "anonymous_id", MAIL: "email", ACCOUNT: "user_id"}
     known = {name for step in steps for name in step.knows}
     return [f"{kinds[name]}:{value}" for name, value in ids(person).items() if name in known]
 
 
 async def history(client: Client, person: str) -> dict[str, Any]:
-    """All stays in stages and segments with their causes, without what tells one person from another."""
+    """Return all intervals of stages and segments with their causes, without the customer's ids."""
     reference = f"user_id:{ids(person)[ACCOUNT]}"
     journeys = (await client.ask(f"/v1/customers/{reference}/journey"))["items"]
     segments = (await client.ask(f"/v1/customers/{reference}/segments", history="true"))["items"]
@@ -117,7 +117,7 @@ def _unnamed(items: list[Any], person: str) -> list[str]:
     return sorted(repr(item).replace(person, "her") for item in items)
 
 
-async def test_each_touchpoint_moves_her_as_the_literature_says(server: Server) -> None:
+async def test_each_touchpoint_leads_to_the_expected_stage(server: Server) -> None:
     assert len(STORY) == 10
     assert len({step.channel for step in STORY}) == 5
     async with server.client() as client:
@@ -138,13 +138,13 @@ async def test_each_touchpoint_moves_her_as_the_literature_says(server: Server) 
         }
         stays = (await client.ask("/v1/customers/skincare-account/journey", journey="six-stage"))["items"]
         assert [(stay["stage"], _whole(stay["entered_at"]), _whole(stay["left_at"])) for stay in stays] == STAYS
-        # The visit before the checkout counts as hers: the cause of her first stage is the ad.
+        # The anonymous visit belongs to the customer after the checkout: the first stage is caused by the ad.
         assert stays[0]["cause"]["message_id"] == "skincare-0"
         timeline = await client.all_of("/v1/customers/skincare-account/touchpoints")
         assert [entry["channel"] for entry in timeline] == [step.channel for step in reversed(STORY)]
 
 
-async def test_any_order_and_any_batches_tell_the_same_story(server: Server) -> None:
+async def test_order_and_batches_do_not_change_the_result(server: Server) -> None:
     draw = random.Random(6)
     async with server.client() as client:
         await client.send(*(message(step, "told-once") for step in STORY))
@@ -173,5 +173,5 @@ async def status(client: Client, path: str) -> int:
 
 
 def _whole(instant: str | None) -> str | None:
-    """Without the fraction of a second, which is zero throughout the story."""
+    """Remove the fraction of a second, which is always zero here."""
     return None if instant is None else instant.replace(".000000", "")

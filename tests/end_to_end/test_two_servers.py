@@ -1,7 +1,7 @@
-"""Two serving processes on one database, and the same ten customers through both at once.
+"""Two servers on one database receive messages of the same ten customers concurrently.
 
-Merges, aliases, shared devices and mail boxes, late and shuffled events, twins of one message on both servers: every
-request is answered 200, and what is stored in the end is what a naive reading of the set of messages says.
+The messages contain merges, aliases, shared devices and addresses, late events, and duplicates sent to both servers.
+Every request returns 200, and the stored result equals that of the reference model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CAPS = {"anonymous_id": 1_000, "email": 20}
 
 @pytest.mark.slow
 def test_ten_customers_through_two_servers(make_server: Callable[..., Server], empty_database_url: str) -> None:
-    """They also start at the same time on an empty database: one migrates, one fills the workspace."""
+    """The servers also start at the same time on an empty database: one migrates, one creates the defaults."""
     servers = [make_server(empty_database_url, SEGUE_DEFAULT_JOURNEY="main") for _ in range(2)]
     for server in servers:
         server.spawn()
@@ -54,8 +54,8 @@ def test_ten_customers_through_two_servers(make_server: Callable[..., Server], e
 
 
 async def _all_ready(servers: Sequence[Server]) -> None:
-    await asyncio.gather(*(server.until_ready() for server in servers))
-    # Defined by a third process; the two follow before they evaluate anything.
+    await asyncio.gather(*(server.wait_until_ready() for server in servers))
+    # A third process defines; both servers load the definitions before they evaluate anything.
     async with running_pipeline(servers[0].database_url or "", NOW) as third:
         await third.define(DEFINITIONS)
 
@@ -65,7 +65,7 @@ def _messages(draw: random.Random, prefix: str) -> list[SentMessage]:
 
 
 def _message(draw: random.Random, message_id: str, prefix: str) -> SentMessage:
-    """Of one of ten people, with their own ids mostly, sometimes with a neighbour's device or mail box."""
+    """Draw a message of one of ten customers, sometimes with a device or address of the next one."""
     person = draw.randrange(PEOPLE)
     t = T0 + draw.randrange(60 * DAY // HOUR) * HOUR
     beside = (person + 1) % PEOPLE
@@ -86,7 +86,7 @@ def _message(draw: random.Random, message_id: str, prefix: str) -> SentMessage:
 
 
 async def _hammer(servers: Sequence[Server], key: str, said: Sequence[SentMessage], draw: random.Random) -> None:
-    """Every message through one server or both, shuffled, in small batches, from many connections at once."""
+    """Send all messages, shuffled, in small batches over many connections, each to one server or both."""
     outcomes: Counter[str] = Counter()
     queues: list[list[list[SentMessage]]] = [[] for _ in servers]
     waiting = draw.sample(said, len(said))

@@ -1,6 +1,6 @@
-"""Mixpanel's, Customer.io's and PostHog's own Python clients against the running service, on good days and bad.
+"""Python clients of Mixpanel, Customer.io and PostHog against a running server behind a faulty proxy.
 
-The first two speak TLS only (or retry over nothing else), so that a proxy with a certificate of our own stands before.
+The first two use TLS only, or retry only over TLS, so the proxy has a certificate of a test authority.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ IDS = ("a/b c", "100%", "a+b", "a%2Fb", "ünï/日本", "?x=1#y", 'it\'s "so"')
 
 @pytest.fixture(scope="session")
 def tls() -> Iterator[tuple[ssl.SSLContext, Path]]:
-    """A certificate for this machine, and the file of the authority that signed it."""
+    """Return a TLS context with a certificate for 127.0.0.1, and the file of the authority that signed it."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -46,7 +46,7 @@ def tls() -> Iterator[tuple[ssl.SSLContext, Path]]:
 
 @pytest.fixture
 def trusted(tls: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """Clients trust it as they trust any other authority: by the setting of the library that they send with."""
+    """Make the clients trust the test authority, through the setting of their HTTP library."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls[1]))
     return tls[0]
 
@@ -62,31 +62,31 @@ def ask(server: Server, path: str) -> Any:
 
 
 def customer(server: Server, reference: str) -> dict[str, Any]:
-    found: dict[str, Any] = ask(server, f"/v1/customers/{quote(reference, safe='')}")
-    return found
+    received: dict[str, Any] = ask(server, f"/v1/customers/{quote(reference, safe='')}")
+    return received
 
 
 def identities(server: Server, reference: str) -> set[tuple[str, str]]:
-    return {(each["kind"], each["value"]) for each in customer(server, reference)["identities"]}
+    return {(entry["kind"], entry["value"]) for entry in customer(server, reference)["identities"]}
 
 
 def touchpoints(server: Server, reference: str) -> list[dict[str, Any]]:
-    """Oldest first; each message once."""
+    """Return the customer's touchpoints, oldest first. Each message must occur once."""
     page = ask(server, f"/v1/customers/{quote(reference, safe='')}/touchpoints?limit=1000")
     assert page["next_cursor"] is None
-    assert max(Counter(each["message_id"] for each in page["items"]).values(), default=1) == 1
-    return [each for each in page["items"][::-1] if each["name"] is not None]
+    assert max(Counter(entry["message_id"] for entry in page["items"]).values(), default=1) == 1
+    return [entry for entry in page["items"][::-1] if entry["name"] is not None]
 
 
-def assert_numbered(found: list[dict[str, Any]]) -> None:
-    assert [each["properties"]["number"] for each in found] == list(range(COUNT))
+def assert_numbered(received: list[dict[str, Any]]) -> None:
+    assert [entry["properties"]["number"] for entry in received] == list(range(COUNT))
 
 
 # ------------------------------------------------------------------------------------------------------ Mixpanel
 
 
 def mixpanel_by(server: Server, proxy: FaultyProxy, size: int = 10) -> tuple[Mixpanel, BufferedConsumer]:
-    """Imports authenticate by a service account, whose project is the key."""
+    """Return a client. Imports authenticate with a service account whose project is the write key."""
     host = proxy.url.removeprefix("https://")
     account = ServiceAccountCredentials("account", "secret", server.write_key)
     consumer = BufferedConsumer(max_size=size, api_host=host, retry_backoff_factor=0, credentials=account)
@@ -103,12 +103,12 @@ def test_mixpanel(server: Server, trusted: ssl.SSLContext, day: str) -> None:
         consumer.flush()
         sdk.people_set(user, {"$email": f"{user}@example.com", "plan": "gold"})
         consumer.flush()
-    assert [mood for mood in proxy.met if mood != "pass"] == list(BAD_DAYS[day])
-    assert sorted(each["properties"]["number"] for each in touchpoints(server, user)) == list(range(COUNT))
+    assert [fault for fault in proxy.injected if fault != "pass"] == list(BAD_DAYS[day])
+    assert sorted(entry["properties"]["number"] for entry in touchpoints(server, user)) == list(range(COUNT))
     assert customer(server, user)["traits"] == {"email": f"{user}@example.com", "plan": "gold"}
 
 
-def test_an_import_of_mixpanel(server: Server, trusted: ssl.SSLContext) -> None:
+def test_mixpanel_import(server: Server, trusted: ssl.SSLContext) -> None:
     user, other = f"import-{unique(1)}", f"import-{unique(2)}"
     with running_proxy(server.port, tls=trusted) as proxy:
         sdk, consumer = mixpanel_by(server, proxy)
@@ -117,23 +117,23 @@ def test_an_import_of_mixpanel(server: Server, trusted: ssl.SSLContext) -> None:
         sdk.merge(None, user, other)
         sdk.group_set("company", "acme", {"size": 5})
         consumer.flush()
-    found = touchpoints(server, other)
-    assert_numbered(found)
-    assert found[0]["occurred_at"] == "1997-01-11T16:26:40.000000Z"
+    received = touchpoints(server, other)
+    assert_numbered(received)
+    assert received[0]["occurred_at"] == "1997-01-11T16:26:40.000000Z"
     assert identities(server, user) == {("user_id", user), ("user_id", other)}
 
 
 @pytest.mark.parametrize("id", IDS)
-def test_ids_of_mixpanel(server: Server, trusted: ssl.SSLContext, id: str) -> None:
+def test_mixpanel_ids(server: Server, trusted: ssl.SSLContext, id: str) -> None:
     with running_proxy(server.port, tls=trusted) as proxy:
         sdk, consumer = mixpanel_by(server, proxy)
         sdk.track(f"mixpanel {id}", 'Réad & "done"', {"text": id})
         consumer.flush()
-    [found] = touchpoints(server, f"user_id:mixpanel {id}")
-    assert (found["name"], found["properties"]["text"]) == ('Réad & "done"', id)
+    [received] = touchpoints(server, f"user_id:mixpanel {id}")
+    assert (received["name"], received["properties"]["text"]) == ('Réad & "done"', id)
 
 
-def test_a_key_that_mixpanels_client_is_told_is_wrong(server: Server, trusted: ssl.SSLContext) -> None:
+def test_mixpanel_client_reports_a_wrong_key(server: Server, trusted: ssl.SSLContext) -> None:
     with running_proxy(server.port, tls=trusted) as proxy:
         consumer = BufferedConsumer(api_host=proxy.url.removeprefix("https://"), retry_limit=0)
         Mixpanel("wk_unknown", consumer=consumer).track("u", "E")
@@ -155,7 +155,7 @@ def test_customerio(server: Server, trusted: ssl.SSLContext, day: str) -> None:
         for number in range(COUNT):
             sdk.track(user, "purchased", {"number": number}, id=f"{user}-{number}", timestamp=1_700_000_000 + number)
         sdk.identify(user, email=f"{user}@example.com", plan="gold", created_at=datetime(2023, 11, 14, tzinfo=UTC))
-    assert [mood for mood in proxy.met if mood != "pass"] == list(BAD_DAYS[day])
+    assert [fault for fault in proxy.injected if fault != "pass"] == list(BAD_DAYS[day])
     assert_numbered(touchpoints(server, user))
     assert customer(server, f"email:{user}@example.com")["traits"] == {
         "email": f"{user}@example.com",
@@ -165,7 +165,7 @@ def test_customerio(server: Server, trusted: ssl.SSLContext, day: str) -> None:
 
 
 @pytest.mark.parametrize("id", IDS)
-def test_ids_of_customerio(server: Server, trusted: ssl.SSLContext, id: str) -> None:
+def test_customerio_ids(server: Server, trusted: ssl.SSLContext, id: str) -> None:
     user = f"customerio {id}"
     with running_proxy(server.port, tls=trusted) as proxy, customerio_by(server, proxy) as sdk:
         sdk.identify(user, plan="gold")
@@ -177,19 +177,19 @@ def test_ids_of_customerio(server: Server, trusted: ssl.SSLContext, id: str) -> 
         sdk.suppress(user)
         sdk.unsuppress(user)
         sdk.delete(user)
-    found = touchpoints(server, f"user_id:{user}")
-    assert [each["name"] for each in found] == [
+    received = touchpoints(server, f"user_id:{user}")
+    assert [entry["name"] for entry in received] == [
         "seen", "purchased", "page_viewed", "push.device_added", "push.device_removed",
     ]  # fmt: skip
-    assert found[0]["occurred_at"] == "2020-01-01T00:00:00.000000Z"
-    assert found[2]["properties"]["url"] == "https://shop.example.com/p"
+    assert received[0]["occurred_at"] == "2020-01-01T00:00:00.000000Z"
+    assert received[2]["properties"]["url"] == "https://shop.example.com/p"
     assert customer(server, f"user_id:{user}")["traits"] == {"plan": "gold", "suppressed": False}
     assert identities(server, f"user_id:{user}") == {("user_id", user), ("customerio_device", f"device {id}")}
     asked = ask(server, "/v1/erasure-requests?limit=1000")["items"]
-    assert [each["value"] for each in asked if each["value"] == user] == [user]  # by suppress and delete, once
+    assert [entry["value"] for entry in asked if entry["value"] == user] == [user]  # by suppress and delete, once
 
 
-def test_whom_customerio_knows_otherwise(server: Server, trusted: ssl.SSLContext) -> None:
+def test_customerio_identities(server: Server, trusted: ssl.SSLContext) -> None:
     mark = unique("otherwise")
     address = f"{mark}@example.com"
     with running_proxy(server.port, tls=trusted) as proxy, customerio_by(server, proxy) as sdk:
@@ -204,10 +204,10 @@ def test_whom_customerio_knows_otherwise(server: Server, trusted: ssl.SSLContext
         ("anonymous_id", f"anonymous-{mark}"),
         ("customerio_customer", mark),
     }
-    assert {each["name"] for each in touchpoints(server, f"user-{mark}")} == {"seen", "by cio_id"}
+    assert {entry["name"] for entry in touchpoints(server, f"user-{mark}")} == {"seen", "by cio_id"}
 
 
-def test_a_batch_of_customerio(server: Server, trusted: ssl.SSLContext) -> None:
+def test_customerio_batch(server: Server, trusted: ssl.SSLContext) -> None:
     user = f"batch-{unique('batch')}"
     person = {"type": "person", "identifiers": {"id": user}}
     with running_proxy(server.port, tls=trusted) as proxy, customerio_by(server, proxy) as sdk:
@@ -224,15 +224,15 @@ def test_a_batch_of_customerio(server: Server, trusted: ssl.SSLContext) -> None:
     assert customer(server, user)["traits"] == {"a": 1}
 
 
-def test_a_key_that_customerios_client_is_told_is_wrong(server: Server, trusted: ssl.SSLContext) -> None:
+def test_customerio_client_reports_a_wrong_key(server: Server, trusted: ssl.SSLContext) -> None:
     with running_proxy(server.port, tls=trusted) as proxy:
         sdk = CustomerIO("site-1", "wk_unknown", host="127.0.0.1", port=proxy.port)
         with sdk, pytest.raises(CustomerIOException, match="write key is unknown"):
             sdk.delete("user-1")
 
 
-def test_a_certificate_that_nobody_vouches_for(server: Server, tls: tuple[ssl.SSLContext, Path]) -> None:
-    """The tests above would show nothing if the client took any certificate."""
+def test_client_refuses_an_untrusted_certificate(server: Server, tls: tuple[ssl.SSLContext, Path]) -> None:
+    """The other tests rely on the client verifying certificates."""
     with running_proxy(server.port, tls=tls[0]) as proxy:
         sdk = CustomerIO("site-1", server.write_key, host="127.0.0.1", port=proxy.port, retries=0)
         with sdk, pytest.raises(CustomerIOException, match="CERTIFICATE_VERIFY_FAILED"):
@@ -243,7 +243,7 @@ def test_a_certificate_that_nobody_vouches_for(server: Server, tls: tuple[ssl.SS
 
 
 class Lost(list[Any]):
-    """What the client tells its owner it could not deliver."""
+    """Collects errors that the client reports to its error callback."""
 
 
 def posthog_by(server: Server, proxy: FaultyProxy, lost: Lost, **options: Any) -> Posthog:
@@ -270,7 +270,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("day", "protocol"),
     [(day, protocol) for day in BAD_DAYS for protocol in ("v0", "v1")]
-    + [("the answer gets lost", protocol) for protocol in PROTOCOLS if "," in protocol],
+    + [("response lost", protocol) for protocol in PROTOCOLS if "," in protocol],
 )
 def test_posthog(server: Server, day: str, protocol: str) -> None:
     user, lost = f"posthog-{unique(day, protocol)}", Lost()
@@ -283,19 +283,19 @@ def test_posthog(server: Server, day: str, protocol: str) -> None:
         sdk.set(distinct_id=user, properties={"email": f"{user}@example.com", "plan": "gold"})
         sdk.shutdown()
     assert lost == []
-    assert [mood for mood in proxy.met if mood != "pass"] == list(BAD_DAYS[day])
+    assert [fault for fault in proxy.injected if fault != "pass"] == list(BAD_DAYS[day])
     path = b"post /i/v1/analytics/events " if protocol.startswith("v1") else b"post /batch/ "
     assert {head.startswith(path) for head in proxy.heads} == {True}
-    found = touchpoints(server, user)
-    assert_numbered(found)
-    assert {each["context"]["library"]["name"] for each in found} == {"posthog-python"}
+    received = touchpoints(server, user)
+    assert_numbered(received)
+    assert {entry["context"]["library"]["name"] for entry in received} == {"posthog-python"}
     assert customer(server, f"email:{user}@example.com")["traits"] == {
         "email": f"{user}@example.com", "plan": "gold",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("protocol", ["v0", "v1"])
-def test_the_past_aliases_and_groups_of_posthog(server: Server, protocol: str) -> None:
+def test_posthog_historical_events_aliases_and_groups(server: Server, protocol: str) -> None:
     mark, lost = unique("past", protocol), Lost()
     with running_proxy(server.port) as proxy:
         sdk = posthog_by(server, proxy, lost, historical_migration=True, **PROTOCOLS[protocol])
@@ -306,26 +306,26 @@ def test_the_past_aliases_and_groups_of_posthog(server: Server, protocol: str) -
         sdk.group_identify("company", "acme", {"size": 5}, distinct_id=f"new-{mark}")
         sdk.shutdown()
     assert lost == []
-    found = touchpoints(server, f"new-{mark}")
-    assert_numbered(found)
-    assert {each["occurred_at"][:16] for each in found} == {"1997-01-01T00:00"}
+    received = touchpoints(server, f"new-{mark}")
+    assert_numbered(received)
+    assert {entry["occurred_at"][:16] for entry in received} == {"1997-01-01T00:00"}
     assert identities(server, f"old-{mark}") >= {("user_id", f"old-{mark}"), ("user_id", f"new-{mark}")}
 
 
 @pytest.mark.parametrize("protocol", ["v0", "v1"])
 @pytest.mark.parametrize("id", IDS)
-def test_ids_of_posthog(server: Server, id: str, protocol: str) -> None:
+def test_posthog_ids(server: Server, id: str, protocol: str) -> None:
     user, lost = f"posthog {protocol} {id}", Lost()
     with running_proxy(server.port) as proxy:
         sdk = posthog_by(server, proxy, lost, **PROTOCOLS[protocol])
         sdk.capture("Réad & done", distinct_id=user, properties={"text": id})
         sdk.shutdown()
     assert lost == []
-    [found] = touchpoints(server, f"user_id:{user}")
-    assert (found["name"], found["properties"]["text"]) == ("Réad & done", id)
+    [received] = touchpoints(server, f"user_id:{user}")
+    assert (received["name"], received["properties"]["text"]) == ("Réad & done", id)
 
 
-def test_posthogs_client_is_told_of_each_event_that_was_refused(server: Server) -> None:
+def test_posthog_client_reports_refused_events(server: Server) -> None:
     user, uuid = f"posthog-{unique('refused')}", str(uuid4())
     lost = Lost()
     with running_proxy(server.port) as proxy:
@@ -335,4 +335,4 @@ def test_posthogs_client_is_told_of_each_event_that_was_refused(server: Server) 
         sdk.shutdown()
     [error] = lost
     assert [dropped for dropped, _ in error.drops] == [uuid]
-    assert [each["name"] for each in touchpoints(server, user)] == ["Seen"]
+    assert [entry["name"] for entry in touchpoints(server, user)] == ["Seen"]

@@ -1,4 +1,4 @@
-"""Logs are one JSON object a line and say nothing about customers."""
+"""Logging: one JSON object per line, without personal data."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-def test_ours_and_the_libraries_lines_look_alike(capsys: pytest.CaptureFixture[str]) -> None:
+def test_library_log_lines_have_the_same_format(capsys: pytest.CaptureFixture[str]) -> None:
     configure("info")
     structlog.get_logger("app.ingest").info("flushed", messages=3)
     logging.getLogger("uvicorn.error").info("Started server process [%d]", 7, extra={"color_message": "twice"})
-    ours, theirs = lines(capsys)
-    assert ours.items() >= {"event": "flushed", "messages": 3, "level": "info", "logger": "app.ingest"}.items()
-    assert theirs["event"] == "Started server process [7]"
-    assert ours.keys() - {"messages"} == theirs.keys()
+    own_line, library_line = lines(capsys)
+    assert own_line.items() >= {"event": "flushed", "messages": 3, "level": "info", "logger": "app.ingest"}.items()
+    assert library_line["event"] == "Started server process [7]"
+    assert own_line.keys() - {"messages"} == library_line.keys()
 
 
-def test_levels_hold_and_uvicorns_access_log_is_off(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_level_applies_and_access_log_is_off(capsys: pytest.CaptureFixture[str]) -> None:
     configure("warning")
     structlog.get_logger("app").info("not this")
     logging.getLogger("uvicorn.access").error("GET /v1/customers/someone@example.com")
@@ -46,7 +46,7 @@ def test_levels_hold_and_uvicorns_access_log_is_off(capsys: pytest.CaptureFixtur
     assert [line["event"] for line in lines(capsys)] == ["this"]
 
 
-def test_a_refused_row_is_not_quoted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_database_error_details_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     configure()
     error = asyncpg.UniqueViolationError("duplicate key")
     error.detail = "Key (value)=(someone@example.com)\nalready exists."
@@ -63,6 +63,6 @@ def test_a_refused_row_is_not_quoted(capsys: pytest.CaptureFixture[str]) -> None
     assert "someone" not in line["exception"]
 
 
-def test_an_unknown_level_is_refused() -> None:
+def test_unknown_level_is_refused() -> None:
     with pytest.raises(ValueError, match="use one of debug"):
         configure("loud")

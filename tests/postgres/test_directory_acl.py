@@ -1,4 +1,4 @@
-"""What root opens for PostgreSQL's user: passage for that user alone, and only where it was closed."""
+"""Directory access that root grants to the user of PostgreSQL: traversal only, and only where it was missing."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def as_user(uid: int, *command: str) -> bool:
     return subprocess.run(command, user=uid, group=uid, extra_groups=[], capture_output=True, cwd="/").returncode == 0
 
 
-def test_one_user_may_pass_and_nobody_may_look(closed: Path) -> None:
+def test_only_one_user_may_traverse_and_none_may_list(closed: Path) -> None:
     assert not as_user(NOBODY, "ls", str(closed))
     assert grant_traversal(closed, NOBODY)
     assert grant_traversal(closed, NOBODY), "again"
     assert as_user(NOBODY, "ls", str(closed))
-    assert not as_user(NOBODY, "ls", str(closed.parent)), "passing is not listing"
-    assert not as_user(NOBODY - 1, "ls", str(closed)), "others stay out"
+    assert not as_user(NOBODY, "ls", str(closed.parent)), "traversal must not allow listing"
+    assert not as_user(NOBODY - 1, "ls", str(closed)), "other users must not get access"
 
 
 def test_open_directories_are_left_alone(closed: Path) -> None:
@@ -52,7 +52,7 @@ def test_open_directories_are_left_alone(closed: Path) -> None:
     assert closed.parent.stat().st_mode & 0o777 == 0o711
 
 
-def test_the_cluster_runs_below_a_closed_directory(closed: Path) -> None:
+def test_cluster_runs_below_a_closed_directory(closed: Path) -> None:
     with EmbeddedPostgres(closed / "data") as postgres:
         assert postgres.pid is not None
         assert (closed / "data" / "pg").stat().st_uid != 0
@@ -78,7 +78,7 @@ for _ in range(2):
 """
 
 
-def test_a_plain_user_needs_nothing_of_this_and_root_respects_the_owner() -> None:
+def test_plain_user_grants_nothing_and_root_uses_the_owner() -> None:
     with tempfile.TemporaryDirectory(prefix="segue-") as directory:
         os.chown(directory, NOBODY, NOBODY)
         data_dir = Path(directory) / "data"

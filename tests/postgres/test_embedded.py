@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: whatever is killed, whenever, the next start finds everything that was committed."""
+"""Embedded PostgreSQL: start, stop, shared use, and recovery after processes were killed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.database
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """A directory with a short path, so that the socket lies in it."""
+    """Directory with a short path, so that it can contain the socket."""
     with tempfile.TemporaryDirectory(prefix="segue-") as directory:
         yield Path(directory) / "data"
 
@@ -42,13 +42,13 @@ def query(url: str, statement: str) -> Any:
     return asyncio.run(run())
 
 
-def test_data_survives_a_restart_and_the_second_start_is_quick(data_dir: Path) -> None:
+def test_data_survives_a_restart_and_later_starts_are_quick(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as postgres:
         query(postgres.start(), "CREATE TABLE kept AS SELECT 42 AS answer")
         assert postgres.pid is not None
     assert postgres.pid is None
     seconds = []
-    for _ in range(3):  # the best of three: other programs share the machine
+    for _ in range(3):  # the best of three, because other programs use the machine too
         began = time.monotonic()
         url = postgres.start()
         seconds.append(time.monotonic() - began)
@@ -82,7 +82,7 @@ def test_settings_are_durable_and_private(data_dir: Path) -> None:
     assert "a secret" not in (data_dir / "postgres.log").read_text()
 
 
-def test_a_killed_postmaster_is_recovered(data_dir: Path) -> None:
+def test_killed_postmaster_is_recovered(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as postgres:
         url = postgres.start()
         query(url, "CREATE TABLE kept AS SELECT 1 AS n")
@@ -96,7 +96,7 @@ def test_a_killed_postmaster_is_recovered(data_dir: Path) -> None:
         assert query(url, "SELECT array_agg(n ORDER BY n) FROM kept") == [1, 2, 3, 4]
 
 
-def test_a_pid_file_whose_number_went_to_another_program_is_no_obstacle(data_dir: Path) -> None:
+def test_stale_pid_file_with_a_reused_process_id_is_ignored(data_dir: Path) -> None:
     postgres = EmbeddedPostgres(data_dir)
     postgres.start()
     pid_file = data_dir / "pg" / "postmaster.pid"
@@ -111,7 +111,7 @@ def test_a_pid_file_whose_number_went_to_another_program_is_no_obstacle(data_dir
             os.chown(lock_file, owner.st_uid, owner.st_gid)
         assert postgres.pid is None
         assert query(postgres.start(), "SELECT 1") == 1
-        assert other.poll() is None, "the innocent program lives"
+        assert other.poll() is None, "the other program must not be killed"
     finally:
         postgres.stop()
         other.kill()
@@ -133,7 +133,7 @@ def start_holder(data_dir: Path) -> tuple[subprocess.Popen[str], str]:
     return holder, holder.stdout.readline().strip()
 
 
-def test_a_killed_user_leaves_a_cluster_that_the_next_one_takes_over_and_stops(data_dir: Path) -> None:
+def test_next_process_takes_over_the_cluster_of_a_killed_one(data_dir: Path) -> None:
     holder, url = start_holder(data_dir)
     with holder:
         query(url, "CREATE TABLE kept AS SELECT 7 AS n")
@@ -142,19 +142,19 @@ def test_a_killed_user_leaves_a_cluster_that_the_next_one_takes_over_and_stops(d
     orphan = postgres.pid
     assert orphan is not None
     assert postgres.start() == url
-    assert postgres.pid == orphan, "joined, not restarted"
+    assert postgres.pid == orphan, "the cluster must not be restarted"
     assert query(url, "SELECT n FROM kept") == 7
     postgres.stop()
     assert not psutil.pid_exists(orphan) or psutil.Process(orphan).status() == psutil.STATUS_ZOMBIE
 
 
-def test_the_last_user_stops_it(data_dir: Path) -> None:
+def test_last_process_stops_the_cluster(data_dir: Path) -> None:
     first = EmbeddedPostgres(data_dir)
     first.start()
     second, url = start_holder(data_dir)
     with second:
         first.stop()
-        assert query(url, "SELECT 1") == 1, "the other process still works"
+        assert query(url, "SELECT 1") == 1, "the other process must keep its cluster"
         second.kill()
     first.start()
     first.stop()
@@ -174,7 +174,7 @@ def test_postmaster_left_to_another_process_is_no_resource_leak(data_dir: Path) 
         pass  # stops the cluster at its end
 
 
-def test_processes_that_start_together_share_one_cluster(data_dir: Path) -> None:
+def test_concurrent_starts_share_one_cluster(data_dir: Path) -> None:
     holders = [
         subprocess.Popen([sys.executable, "-c", HOLDER, str(data_dir)], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
@@ -191,14 +191,14 @@ def test_processes_that_start_together_share_one_cluster(data_dir: Path) -> None
             pass
 
 
-def test_the_terminals_interrupt_does_not_reach_it(data_dir: Path) -> None:
+def test_postmaster_has_its_own_session(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as postgres:
         assert postgres.pid is not None
         assert os.getpgid(postgres.pid) != os.getpgid(0)
         assert os.getsid(postgres.pid) != os.getsid(0)
 
 
-def test_a_long_path_gets_a_short_socket(data_dir: Path) -> None:
+def test_long_path_gets_a_short_socket_directory(data_dir: Path) -> None:
     deep = data_dir / ("d" * 60) / ("e" * 60)
     with EmbeddedPostgres(deep) as postgres:
         url = postgres.start()
@@ -206,10 +206,10 @@ def test_a_long_path_gets_a_short_socket(data_dir: Path) -> None:
         (socket_dir,) = parse_qs(urlsplit(url).query)["host"]
         assert len(socket_dir) < 80
         assert Path(socket_dir).is_dir()
-    assert not Path(socket_dir).exists(), "and it is cleared away"
+    assert not Path(socket_dir).exists(), "the directory must be removed"
 
 
-def test_somebody_elses_socket_directory_is_refused(data_dir: Path) -> None:
+def test_socket_directory_of_another_user_is_refused(data_dir: Path) -> None:
     postgres = EmbeddedPostgres(data_dir)
     data_dir.mkdir()
     (data_dir / "run").mkdir(mode=0o777)
@@ -221,6 +221,6 @@ def test_somebody_elses_socket_directory_is_refused(data_dir: Path) -> None:
         assert query(postgres.start(), "SELECT 1") == 1
 
 
-def test_a_start_that_fails_says_why(data_dir: Path) -> None:
+def test_failed_start_reports_the_server_log(data_dir: Path) -> None:
     with pytest.raises(EmbeddedPostgresError, match="no_such_setting"):
         EmbeddedPostgres(data_dir, options={"no_such_setting": "1"}).start()

@@ -1,4 +1,4 @@
-"""Migrating: at once when there is nothing to do, once when several processes start together, whole or not at all."""
+"""Migrations: concurrency, failures, and data written by the first version of the schema."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def upgrade() -> None:
 
 @pytest.fixture
 def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A migrations directory with our env.py and two made-up revisions."""
+    """Migrations directory with the real ``env.py`` and two invented revisions."""
     shutil.copy(migrate.scripts_dir() / "env.py", tmp_path)
     (tmp_path / "versions").mkdir()
     add(tmp_path, "0001", None, "CREATE TABLE one (n int)")
@@ -62,7 +62,7 @@ async def fetch(url: str, statement: str) -> object:
         await connection.close()
 
 
-async def test_an_empty_database_comes_to_the_head(scripts: Path, empty_database_url: str) -> None:
+async def test_empty_database_is_migrated_to_the_head(scripts: Path, empty_database_url: str) -> None:
     assert migrate.latest_revision() == "0002"
     assert await migrate.read_revision(empty_database_url) is None
     assert await migrate.upgrade(empty_database_url) is True
@@ -74,12 +74,12 @@ async def test_an_empty_database_comes_to_the_head(scripts: Path, empty_database
 
 
 @pytest.mark.usefixtures("scripts")
-async def test_processes_that_start_together_migrate_once(empty_database_url: str) -> None:
+async def test_concurrent_processes_migrate_once(empty_database_url: str) -> None:
     await asyncio.gather(*(migrate.upgrade(empty_database_url) for _ in range(4)))
     assert await fetch(empty_database_url, "SELECT count(*) FROM one") == 1
 
 
-async def test_a_failing_migration_leaves_the_ones_before_it(scripts: Path, empty_database_url: str) -> None:
+async def test_failing_migration_keeps_the_earlier_ones(scripts: Path, empty_database_url: str) -> None:
     add(scripts, "0003", "0002", "INSERT INTO one VALUES (2); SELECT 1 / 0")
     with pytest.raises(Exception, match="division by zero"):
         await migrate.upgrade(empty_database_url)
@@ -87,7 +87,7 @@ async def test_a_failing_migration_leaves_the_ones_before_it(scripts: Path, empt
     assert await fetch(empty_database_url, "SELECT count(*) FROM one") == 1
 
 
-async def test_a_migration_does_not_wait_long_for_a_lock(scripts: Path, empty_database_url: str) -> None:
+async def test_migration_does_not_wait_long_for_a_lock(scripts: Path, empty_database_url: str) -> None:
     await migrate.upgrade(empty_database_url)
     add(scripts, "0003", "0002", "SET LOCAL lock_timeout = '100ms'; DROP TABLE one")
     blocker = await asyncpg.connect(empty_database_url)
@@ -107,7 +107,7 @@ async def test_timeouts_are_set(scripts: Path, empty_database_url: str) -> None:
 
 def test_two_heads_are_refused(scripts: Path) -> None:
     add(scripts, "0002b", "0001", "SELECT 1")
-    with pytest.raises(RuntimeError, match="one line"):
+    with pytest.raises(RuntimeError, match="several heads"):
         migrate.latest_revision()
 
 
@@ -120,17 +120,17 @@ def test_checking_does_not_import_alembic() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("url", "expected"),
     [
         ("postgresql+asyncpg://u@h/d", "postgresql://u@h/d"),
         ("postgres://u@h/d?sslmode=require", "postgres://u@h/d?sslmode=require"),
     ],
 )
-def test_a_driver_in_the_url_is_no_obstacle(given: str, expected: str) -> None:
-    assert migrate.asyncpg_url(given) == expected
+def test_driver_is_removed_from_the_url(url: str, expected: str) -> None:
+    assert migrate.asyncpg_url(url) == expected
 
 
-# ------------------------------------------------------------------- a database of the first version, with data
+# ---------------------------------------------------------------- a database of the first version, with data
 
 SECRET_KEY = "sk_0123456789abcdef0123456789abcdef"
 USER_1, USER_2, USER_3 = (derive_identity_id("user_id", f"user-{n}") for n in (1, 2, 3))
@@ -142,7 +142,7 @@ EDITED = {"did": "Order Completed", "within": "45d"}
 
 
 def only_the_first(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-    """As if no later migration were written."""
+    """Limit the migrations to the first one."""
     first = next((migrate.scripts_dir() / "versions").glob("0001_*.py"))
     (directory / "versions").mkdir()
     shutil.copy(migrate.scripts_dir() / "env.py", directory)
@@ -152,7 +152,7 @@ def only_the_first(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
 
 
 def old_state(messages: int, born: int | None) -> bytes:
-    """Its first fields mean the same in every version; the others are of rules and leaves that nobody knows now."""
+    """Return a state of the first version. Fields after the first ones refer to unknown rules and leaves."""
     series = {"230fa3b16cc2": [2, [NOON - 60 * DAY], [], [], False]}
     truths, journeys = {2: [True, NOON, None], 99: [False, NOON, NOON + DAY]}, {1: [0, NOON]}
     return msgspec.msgpack.encode([messages, NOON - DAY, born, False, b'{"plan":"old"}', series, truths, journeys, b""])
@@ -236,7 +236,7 @@ async def write_as_the_first_version_did(url: str) -> None:
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10)
         """,
         [
-            # Filled half: the intervals of two versions, which begin at the same instant, and one that was retracted.
+            # An unfinished backfill: intervals of two versions with the same start, and a retracted one.
             (USER_1, "segment:buyers", "", 1, NOON - 60 * DAY, NOON - 30 * DAY, BY_MESSAGE, BY_TIME, NOON, NOON),
             (USER_1, "segment:buyers", "", 2, NOON - 60 * DAY, None, BY_MESSAGE, None, NOON, None),
             (USER_2, "segment:buyers", "", 1, NOON - 50 * DAY, None, BY_MESSAGE, None, NOON, None),
@@ -249,7 +249,7 @@ async def write_as_the_first_version_did(url: str) -> None:
     await connection.close()
 
 
-async def test_data_of_the_first_version_comes_along(
+async def test_data_of_the_first_version_is_migrated(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -268,15 +268,15 @@ async def test_data_of_the_first_version_comes_along(
         async def check(stored: int) -> None:
             for key, members in (("buyers", {"user-1", "anon-2"}), ("others", {"user-2", "user-3"})):
                 listed = await service.all_of(f"/v1/segments/{key}/members")
-                assert {name["value"] for each in listed for name in each["identities"]} - {"anon-1"} == members
-                found = await service.tell("POST", f"/v1/segments/{key}/verify")
-                said = [found[name] for name in ("customers", "members", "stored", "differing", "differences")]
-                assert said == [4, 2, stored, 0, []]
+                assert {name["value"] for entry in listed for name in entry["identities"]} - {"anon-1"} == members
+                verification = await service.tell("POST", f"/v1/segments/{key}/verify")
+                counts = [verification[name] for name in ("customers", "members", "stored", "differing", "differences")]
+                assert counts == [4, 2, stored, 0, []]
             history: dict[str, list[Any]] = {}
             for who in ("user-1", "user-2", "user-3", "anonymous_id:anon-2"):
                 stays = (await service.ask(f"/v1/customers/{who}/segments", params={"history": "true"}))["items"]
-                history[who] = [(each["since"], each["left_at"]) for each in stays if each["key"] == "buyers"]
-                assert {each["key"] for each in stays} <= {"buyers", "others"}
+                history[who] = [(entry["since"], entry["left_at"]) for entry in stays if entry["key"] == "buyers"]
+                assert {entry["key"] for entry in stays} <= {"buyers", "others"}
             assert history == {
                 "user-1": [(rfc3339(NOON - 60 * DAY), None)],
                 "user-2": [(rfc3339(NOON - 50 * DAY), rfc3339(NOON - 5 * DAY))],
@@ -303,4 +303,4 @@ async def test_data_of_the_first_version_comes_along(
         assert (segment["version"], segment["status"], segment["rule"]) == (2, "current", EDITED)
         for key, statuses in (("buyers", ["current", "superseded"]), ("gone", ["archived"])):
             versions = (await service.ask(f"/v1/segments/{key}/versions"))["items"]
-            assert [each["status"] for each in versions] == statuses
+            assert [entry["status"] for entry in versions] == statuses

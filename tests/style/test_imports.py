@@ -1,4 +1,4 @@
-"""Imports go one way: no circle between modules or packages, and FastAPI is at the edge only."""
+"""Import rules: no cycles between modules or packages, and FastAPI only in the outer packages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import tomllib
 from typing import Any, Final
 
-from tests.support.source_tree import ROOT, circles, imports_of, source_modules
+from tests.support.source_tree import ROOT, cycles, imports_of, source_modules
 
 IMPORTLINTER: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
 CONTRACTS: Final = {contract["id"]: contract for contract in IMPORTLINTER["contracts"]}
@@ -15,25 +15,25 @@ WEB: Final = {"fastapi", "starlette"}
 
 
 def package_of(module: str) -> str:
-    """``app.rules`` for all below it, ``app.main`` for itself."""
+    """Return the first two parts of the name: ``app.rules`` for everything in it."""
     return ".".join(module.split(".")[:2])
 
 
-def test_modules_import_in_no_circle() -> None:
+def test_modules_have_no_import_cycles() -> None:
     graph = {name: imports_of(module) for name, module in source_modules().items()}
-    assert circles(graph) == [], "move what both need into a third module below them"
+    assert cycles(graph) == [], "move what both modules need into a third one that both import"
 
 
-def test_packages_import_in_no_circle() -> None:
+def test_packages_have_no_import_cycles() -> None:
     graph: dict[str, set[str]] = {}
     for name, module in source_modules().items():
         graph.setdefault(package_of(name), set()).update(package_of(target) for target in imports_of(module))
     graph = {name: targets - {name, "app"} for name, targets in graph.items() if name != "app"}
-    assert circles(graph) == [], "move what both packages need into one below them"
+    assert cycles(graph) == [], "move what both packages need into a third one that both import"
 
 
-def test_subpackages_import_in_no_circle() -> None:
-    """A package and what lies inside it are one: only packages beside each other can form a circle."""
+def test_subpackages_have_no_import_cycles() -> None:
+    """Ignore imports between a package and its own subpackages."""
     graph: dict[str, set[str]] = {}
     for name, module in source_modules().items():
         folder = folder_of(name)
@@ -43,18 +43,18 @@ def test_subpackages_import_in_no_circle() -> None:
             for target in targets
             if not (target + ".").startswith(folder + ".") and not (folder + ".").startswith(target + ".")
         )
-    assert circles(graph) == [], "move what both packages need into one below them"
+    assert cycles(graph) == [], "move what both packages need into a third one that both import"
 
 
 def folder_of(module: str) -> str:
-    """The package that holds a module; a package is its own."""
+    """Return the package of a module. For a package, return its own name."""
     modules = source_modules()
     is_package = any(other.startswith(module + ".") for other in modules)
     return module if is_package else module.rpartition(".")[0]
 
 
-def test_pure_modules_are_in_the_contract() -> None:
-    """A docstring that ends its first paragraph in "Pure." promises what the contract holds."""
+def test_modules_described_as_pure_are_in_the_contract() -> None:
+    """If the first paragraph of a docstring ends in "Pure.", the contract must enforce it."""
     contract = CONTRACTS["pure"]["source_modules"]
     promised = {
         name
@@ -65,18 +65,20 @@ def test_pure_modules_are_in_the_contract() -> None:
     assert missing == set(), 'add them to the contract "pure" in pyproject.toml'
 
 
-def test_circles_are_found() -> None:
+def test_cycles_are_detected() -> None:
     graph = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set(), "e": {"a"}, "f": {"f"}}
-    assert circles(graph) == [["a", "b", "c"], ["f"]]
+    assert cycles(graph) == [["a", "b", "c"], ["f"]]
 
 
 def test_every_package_has_a_layer() -> None:
     layered = [name.strip(" ()") for layer in LAYERS for name in layer.split("|")]
     assert len(layered) == len(set(layered))
-    assert set(layered) == {package_of(name) for name in source_modules()} - {"app"}, "give it one in pyproject.toml"
+    assert set(layered) == {package_of(name) for name in source_modules()} - {"app"}, (
+        "add the package to a layer in pyproject.toml"
+    )
 
 
-def test_siblings_of_a_layer_are_independent() -> None:
+def test_packages_of_one_layer_are_independent() -> None:
     assert [layer for layer in LAYERS if ":" in layer] == [], "`a : b` lets both import each other; write `a | b`"
 
 
@@ -85,10 +87,10 @@ def test_no_contract_has_an_exception() -> None:
     assert [contract["id"] for contract in CONTRACTS.values() if keys & contract.keys()] == []
 
 
-def test_fastapi_is_at_the_edge_only() -> None:
+def test_fastapi_is_imported_only_by_outer_packages() -> None:
     edge = {"app.api", "app.http", "app.main"}
     inside = {name for name, module in source_modules().items() if WEB & _packages_imported(module.tree)}
-    assert {package_of(name) for name in inside} <= edge, "hand values to these modules, not requests or responses"
+    assert {package_of(name) for name in inside} <= edge, "pass values to these modules, not requests or responses"
     contract = set(CONTRACTS["fastapi-at-the-edge"]["source_modules"])
     above = {"app", "app.__main__", "app.cli", "app.openapi"}
     assert {package_of(name) for name in source_modules()} - edge - above == contract, (
@@ -109,4 +111,4 @@ def test_imports_are_absolute() -> None:
         for node in ast.walk(module.tree)
         if isinstance(node, ast.ImportFrom) and node.level
     ]
-    assert relative == [], "name the package: the tests above read absolute imports only"
+    assert relative == [], "use absolute imports: the tests above read no others"

@@ -1,4 +1,4 @@
-"""Functions and modules are short enough to be read at once."""
+"""Limits on the length of functions and modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_functions_are_short() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (length := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES_MAX
     ]
-    assert too_long == [], f"give parts of these functions a name of their own; the limit is {FUNCTION_LINES_MAX} lines"
+    assert too_long == [], f"split these functions; the limit is {FUNCTION_LINES_MAX} lines"
 
 
 def test_modules_are_short() -> None:
@@ -28,4 +28,4 @@ def test_modules_are_short() -> None:
         for module in source_modules().values()
         if (length := len(module.source.splitlines())) > MODULE_LINES_MAX
     ]
-    assert too_long == [], f"split these modules; each part hides one decision. The limit is {MODULE_LINES_MAX} lines"
+    assert too_long == [], f"split these modules; the limit is {MODULE_LINES_MAX} lines"

@@ -1,4 +1,4 @@
-"""A name of a module or of a public class means one thing."""
+"""Uniqueness of the names of modules and public classes."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from tests.support.source_tree import source_modules
 
 LAYERS: Final = {
     "app.api": "the routes of a resource",
-    "app.api.schemas": "the published shapes of that resource",
-    "app.queries": "the statements that answer its reads",
-    "app.insight": "what is computed about it from the log",
-    "app.imports": "files that contain it",
-    "app.formats": "the bodies in which an SDK sends it",
+    "app.api.schemas": "its published schemas",
+    "app.queries": "its read queries",
+    "app.insight": "its analysis from the log",
+    "app.imports": "import of files that contain it",
+    "app.formats": "its request bodies",
     "app.privacy": "its personal data",
-    "app.registry": "what the process knows of it",
+    "app.registry": "its cached definitions",
     "app.rules.language": "its JSON form",
 }
-"""Packages in which one base name is one thing, each time for another layer."""
+"""Packages that may share a module name, because each is another layer of the same thing."""
 
 
-def test_base_names_of_modules_are_unique_but_for_layers() -> None:
+def test_module_names_are_unique_except_across_layers() -> None:
     packages = defaultdict(list)
     for module in source_modules().values():
         if not module.is_package:
             packages[module.path.stem].append(module.package)
     repeated = {name: names for name, names in packages.items() if len(names) > 1}
     clashing = {name: names for name, names in repeated.items() if not LAYERS.keys() >= set(names)}
-    assert clashing == {}, "rename one: a base name says what its module holds, without its folder"
+    assert clashing == {}, "rename one: the name must be clear without its folder"
     used = {package for names in repeated.values() for package in names}
-    assert LAYERS.keys() == used, "remove a layer that repeats no name"
+    assert LAYERS.keys() == used, "remove layers that share no name"
 
 
-def test_names_of_public_classes_are_unique() -> None:
+def test_public_class_names_are_unique() -> None:
     modules = defaultdict(list)
     for module in source_modules().values():
         for node in module.tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 modules[node.name].append(module.name)
     repeated = {name: names for name, names in modules.items() if len(names) > 1}
-    assert repeated == {}, "rename one: a reader who meets the name has not seen the import"
+    assert repeated == {}, "rename one: the name must be clear without its import"

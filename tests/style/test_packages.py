@@ -1,4 +1,4 @@
-"""Each package says what it hides, and modules are in packages."""
+"""Package docstrings, and the place of modules."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final
 from tests.support.source_tree import source_modules
 
 LOOSE: Final = {"__main__", "config", "errors", "main", "openapi", "touchpoint"}
-"""Modules directly in ``app/``: what starts, what is published, and what every layer may import."""
+"""Modules directly in ``app/``: entry points, the OpenAPI document, and modules that every layer may import."""
 
 
-def test_each_package_says_what_it_hides() -> None:
+def test_package_docstrings_name_what_they_hide() -> None:
     silent = {
         module.name
         for module in source_modules().values()
-        if module.is_package and not re.search(r"\bHides? \w", ast.get_docstring(module.tree) or "")
+        if module.is_package and not re.search(r"\bhides? \w", ast.get_docstring(module.tree) or "", re.IGNORECASE)
     }
     assert silent == set(), 'write a docstring: a noun phrase, then "Hides ..." with what users need not know'
 
@@ -28,14 +28,14 @@ def test_docstrings_of_packages_start_with_a_noun_phrase() -> None:
         if module.is_package
         and re.match(r"(?:what|how|where|who|why|which|when)\b", first := ast.get_docstring(module.tree) or "", re.I)
     }
-    assert clauses == {}, "say what the package is, not a clause about it"
+    assert clauses == {}, "start with a noun phrase that names the package's content"
 
 
 def test_modules_are_in_packages() -> None:
     loose = {name.removeprefix("app.") for name, module in source_modules().items() if module.path.parent.name == "app"}
-    assert loose == LOOSE | {"app"}, "move the module into the package whose decision it is"
+    assert loose == LOOSE | {"app"}, "move the module into a package"
 
 
-def test_each_folder_with_modules_is_a_package() -> None:
+def test_folders_with_modules_are_packages() -> None:
     packages = {module.path.parent for module in source_modules().values() if module.is_package}
     assert {module.path.parent for module in source_modules().values()} - packages == set(), "add an __init__.py"

@@ -1,4 +1,4 @@
-"""Each table has one writing module, and modules that answer questions write none: read from the SQL in ``app/``."""
+"""Table ownership, read from the SQL in ``app/``: one module writes each table, and query packages write none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COMMENT = re.compile(r"--[^\n]*")
 
 
 def tables_written(source: str) -> set[str]:
-    """The tables that the SQL strings and COPY calls of a module write; ``{}`` for a name filled in at run time."""
+    """Return the tables that the SQL and the COPY calls of a module write; ``{}`` stands for a dynamic name."""
     return _tables_written(ast.parse(source))
 
 
@@ -38,7 +38,7 @@ def _tables_written(tree: ast.Module) -> set[str]:
 
 
 def _texts(tree: ast.Module) -> Iterator[str]:
-    """All strings but docstrings; ``{}`` stands for each placeholder of an f-string."""
+    """Yield all strings except docstrings. ``{}`` replaces each placeholder of an f-string."""
     skipped: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -59,20 +59,20 @@ def writers_by_table() -> dict[str, set[str]]:
     return writers
 
 
-def test_each_table_has_one_writing_module() -> None:
+def test_tables_have_one_writing_module() -> None:
     writers = dict(writers_by_table())
-    assert writers.pop("{}", set()) == set(), "a statement's table must be written out in the SQL"
+    assert writers.pop("{}", set()) == set(), "name the table in the SQL"
     shared = {table: modules for table, modules in writers.items() if len(modules) > 1}
     assert shared == {}, "call a function of the module that owns the table"
     assert writers.keys() == metadata.tables.keys()
 
 
-def test_modules_that_answer_questions_write_nothing() -> None:
+def test_query_packages_write_no_table() -> None:
     writing = {module for modules in writers_by_table().values() for module in modules}
     assert {module for module in writing if module.startswith(READERS)} == set()
 
 
-def test_writes_are_found_in_every_kind_of_statement() -> None:
+def test_writes_are_detected_in_every_kind_of_statement() -> None:
     source = '''
 """INSERT INTO ledger is only described here."""
 A = """
@@ -88,7 +88,7 @@ async def store(connection): await connection.copy_records_to_table("touchpoints
     assert tables_written(source) == {"links", "identities", "customers", "touchpoints", "{}"}
 
 
-def test_the_architecture_page_names_the_writer_of_each_table() -> None:
+def test_architecture_page_names_the_writer_of_each_table() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|[^|]*\| `(app/[\w/]+\.py)` \|$", page, re.MULTILINE)
     named = {table: path for tables, path in rows for table in re.findall(r"\w+", tables)}

@@ -1,4 +1,4 @@
-"""How many random cases a test tries: ``SEGUE_TEST_CASES`` multiplies the number, by 50 or by 0.1."""
+"""Number of random cases per test. The factor ``SEGUE_TEST_CASES``, such as 50 or 0.1, multiplies it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ def case_count(usual: int) -> int:
     return max(1, round(usual * FACTOR))
 
 
-def at_most(usual: int) -> int:
-    """As many as usual, or fewer if fewer are asked for; never more."""
+def case_count_at_most(usual: int) -> int:
+    """Return the number of cases, reduced by a factor below 1 and never increased."""
     return max(1, round(usual * min(FACTOR, 1)))

@@ -1,7 +1,7 @@
-"""Load, kill -9, and the reckoning: what :mod:`test_durability` does for a minute and ``bench.durability`` for many.
+"""Durability test: load, ``kill -9`` at random times, and a comparison of the log with what was acknowledged.
 
-Senders post messages that nobody sends twice, and note what was acknowledged. Meanwhile the server, PostgreSQL's
-postmaster, or both are killed at random moments. At the end the database is compared with the notes.
+Senders post each message once and record what the server acknowledged. Meanwhile the server, the postmaster of
+PostgreSQL, or both are killed. :mod:`test_durability` does this for a minute, ``bench.durability`` for longer.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ MESSAGES_PER_PERSON: Final = 40
 
 @dataclass
 class Notes:
-    """What the senders know. ``sent`` is what may have arrived, ``acked`` the ids of what was acknowledged.
+    """Records of the senders: messages that may have arrived (``sent``) and ids of acknowledged ones (``acked``).
 
-    ``in_doubt`` counts the requests in between: cut off, or answered with 503.
+    ``in_doubt`` counts requests that were cut off or answered with 503.
     """
 
     sent: dict[str, SentMessage] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Kills:
     postmaster: int = 0
     both: int = 0
     in_doubt: int = 0
-    """How many of them cut off requests that were being answered."""
+    """Number of kills that cut off requests in flight."""
 
     @property
     def total(self) -> int:
@@ -60,7 +60,7 @@ class Kills:
 
 
 class Traffic:
-    """People who come anonymously, log in, share devices and mail boxes, and are merged by aliases."""
+    """Random messages of customers who log in, share devices and addresses, and are merged by aliases."""
 
     def __init__(self, draw: random.Random) -> None:
         self._draw = draw
@@ -87,7 +87,7 @@ class Traffic:
         )
 
     def _ids(self, person: int) -> dict[str, str]:
-        """Mostly a device alone; sometimes with what identifies its owner, sometimes another one's device."""
+        """Return a device, sometimes with its owner's ids, sometimes another customer's."""
         draw = self._draw
         device = {"anonymous_id": f"d{person + draw.choice([0, 0, 0, 0, 0, 1])}-{draw.randint(0, 2)}"}
         user, email = {"user_id": f"u{person}"}, {"email": f"p{person}@example.com"}
@@ -95,7 +95,7 @@ class Traffic:
 
 
 class CrashLoad:
-    """One server under load. ``kills_of`` says which process each kill takes, in turn."""
+    """One server under load, of which processes are killed."""
 
     def __init__(self, server: Server, seed: int, tell: Callable[[str], None] = print) -> None:
         self.server = server
@@ -107,26 +107,26 @@ class CrashLoad:
         self._over = asyncio.Event()
 
     async def run(self, kills_of: Sequence[str], senders: int = 8) -> None:
-        """Kill as told while ``senders`` send; ends with a server that is ready and a last round of traffic."""
+        """Kill the named processes in turn while ``senders`` send. The server is ready and in use at the end."""
         await asyncio.to_thread(self.server.start)
         sending = [asyncio.create_task(self._send()) for _ in range(senders)]
         reading = asyncio.create_task(self._read())
         try:
             for number, victim in enumerate(kills_of, 1):
-                await self._acked_some()
+                await self._wait_until_acked()
                 await asyncio.sleep(self._draw.uniform(0, 0.5))
                 before = self.notes.in_doubt
                 await self._kill(victim)
-                await self.server.until_ready()
+                await self.server.wait_until_ready()
                 self.kills.in_doubt += self.notes.in_doubt > before
                 self._tell(f"{number}/{len(kills_of)} {victim}: {len(self.notes.acked)} acknowledged so far")
-            await self._acked_some()
+            await self._wait_until_acked()
         finally:
             self._over.set()
             await asyncio.gather(*sending, reading)
 
-    async def _acked_some(self) -> None:
-        """Until it is at work again: a kill must meet traffic."""
+    async def _wait_until_acked(self) -> None:
+        """Wait until more messages are acknowledged, so that the next kill meets traffic."""
         goal = len(self.notes.acked) + self._draw.randint(1, 200)
         async with asyncio.timeout(60):
             while len(self.notes.acked) < goal:
@@ -141,11 +141,11 @@ class CrashLoad:
             self.server.kill()
             self.server.spawn()
         else:
-            await self._restarted(postmaster)
+            await self._wait_until_restarted(postmaster)
         setattr(self.kills, victim, getattr(self.kills, victim) + 1)
 
-    async def _restarted(self, dead: int) -> None:
-        """PostgreSQL is another process now, and nobody but the server has started it."""
+    async def _wait_until_restarted(self, dead: int) -> None:
+        """Wait until the server has started another postmaster."""
         async with asyncio.timeout(60):
             while await asyncio.to_thread(lambda: self.server.postmaster) in (None, dead):
                 await asyncio.sleep(0.02)
@@ -162,7 +162,7 @@ class CrashLoad:
         try:
             answer = await http.post("/v1/batch", json=body)
         except httpx.ConnectError:
-            # Nobody was there: should one of these be found in the log, it would be an invention.
+            # The server received nothing, so the log must not contain these messages.
             return False
         except httpx.TransportError:
             self.notes.sent |= {said.message_id: said for said in batch}
@@ -182,7 +182,7 @@ class CrashLoad:
         return False
 
     async def _read(self) -> None:
-        """Reads go on meanwhile. They find the customer, or hear when to ask again."""
+        """Read a customer repeatedly. Each response must contain it or be a 503 with Retry-After."""
         headers = {"Authorization": f"Bearer {self.server.secret_key}"}
         allowed = {httpx.codes.OK, httpx.codes.NOT_FOUND, httpx.codes.SERVICE_UNAVAILABLE}
         async with httpx.AsyncClient(base_url=self.server.url, timeout=30, headers=headers) as http:
@@ -201,14 +201,14 @@ _ONE: Final = httpx.Limits(max_connections=1)
 
 
 async def stored_messages(siege: CrashLoad) -> list[SentMessage]:
-    """Compare the log with the notes; returns what is in it. Call it after the server has stopped."""
+    """Compare the log with the records and return its messages. The server must have stopped."""
     notes = siege.notes
     assert notes.faults == [], notes.faults[:3]
     rows = await _fetch(siege.server, "SELECT message_id, count(*) FROM touchpoints GROUP BY message_id")
     stored: dict[str, int] = dict(rows)
-    assert sorted(notes.acked - stored.keys()) == [], "acknowledged, then lost"
-    assert {message_id: count for message_id, count in stored.items() if count > 1} == {}, "doubled"
-    assert sorted(stored.keys() - notes.sent.keys()) == [], "invented"
+    assert sorted(notes.acked - stored.keys()) == [], "acknowledged messages are lost"
+    assert {message_id: count for message_id, count in stored.items() if count > 1} == {}, "messages are stored twice"
+    assert sorted(stored.keys() - notes.sent.keys()) == [], "messages are stored that were not sent"
     assert await _fetch(siege.server, "SELECT count(*) FROM ledger") == [(len(stored),)]
     assert await _fetch(siege.server, "SELECT count(*) FROM deferred") == [(0,)]
     assert await _fetch(siege.server, "SELECT count(*) FROM customers WHERE stale") == [(0,)]
@@ -216,7 +216,7 @@ async def stored_messages(siege: CrashLoad) -> list[SentMessage]:
 
 
 async def check_customers(server: Server, said: Sequence[SentMessage]) -> None:
-    """Identities are parted into customers as the naive reading of the stored messages says."""
+    """Check that identities are grouped into customers as in the reference model of the stored messages."""
     rows = await _fetch(
         server, "SELECT customer_id, kind || ':' || value FROM identities WHERE customer_id IS NOT NULL"
     )
@@ -229,16 +229,16 @@ async def check_customers(server: Server, said: Sequence[SentMessage]) -> None:
 
 
 def check_rebuild(server: Server) -> None:
-    """A rebuild from the log finds nothing to correct, and leaves every stay as it was stored."""
-    before = asyncio.run(_fetch(server, _STAYS))
+    """Check that a rebuild from the log changes no state and no interval."""
+    before = asyncio.run(_fetch(server, _INTERVALS))
     done = server.command("rebuild")
     assert done.returncode == 0, done.stderr
     assert "0 customers differed from the log." in done.stdout
-    assert asyncio.run(_fetch(server, _STAYS)) == before
+    assert asyncio.run(_fetch(server, _INTERVALS)) == before
     assert before, "no customer has a history"
 
 
-_STAYS: Final = """
+_INTERVALS: Final = """
 SELECT customer_id, definition, value, version, entered_at, left_at, entered_cause, left_cause
 FROM transitions WHERE retracted_at IS NULL
 ORDER BY customer_id, definition, value, entered_at
@@ -246,7 +246,7 @@ ORDER BY customer_id, definition, value, entered_at
 
 
 async def _fetch(server: Server, statement: str) -> list[tuple[Any, ...]]:
-    """Straight from the database; the embedded one is started if nobody else has it running."""
+    """Run the statement. Starts the embedded cluster if it is not running."""
     with ExitStack() as stack:
         url = server.database_url or stack.enter_context(EmbeddedPostgres(server.data)).start()
         pool = await open_pool(url, 1)

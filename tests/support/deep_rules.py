@@ -1,4 +1,4 @@
-"""Rules of any depth; as a program, ``python -m tests.support.deep_rules HEAD`` has one of a million levels refused."""
+"""Deeply nested rules. ``python -m tests.support.deep_rules HEAD`` checks that a million levels are refused."""
 
 from __future__ import annotations
 

@@ -26,16 +26,16 @@ _BUSY = (
 
 
 class FaultyProxy:
-    """Forward requests to a local port, with one fault of ``moods`` for each; later requests pass.
+    """Forward requests to a local port, with one fault of ``faults`` for each; later requests pass.
 
-    ``met`` and ``heads`` record the fault and the head (request line and headers, in lower case) of each request.
+    ``injected`` and ``heads`` record the fault and the head (request line and headers, in lower case) of each request.
     GET and OPTIONS (scripts and preflights) always pass and are not recorded.
     """
 
-    def __init__(self, upstream_port: int, moods: Sequence[Fault], scheme: str = "http") -> None:
-        self.met: list[Fault] = []
+    def __init__(self, upstream_port: int, faults: Sequence[Fault], scheme: str = "http") -> None:
+        self.injected: list[Fault] = []
         self.heads: list[bytes] = []
-        self.moods = list(moods)
+        self.faults = list(faults)
         self.retry_after_seconds = 1
         self.port = 0
         self._upstream_port = upstream_port
@@ -54,14 +54,14 @@ class FaultyProxy:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        mood: Fault = "pass"
+        fault: Fault = "pass"
         if has_body := not head.startswith((b"GET ", b"OPTIONS ")):
-            mood = self.moods.pop(0) if self.moods else "pass"
-            self.met.append(mood)
+            fault = self.faults.pop(0) if self.faults else "pass"
+            self.injected.append(fault)
             self.heads.append(head.lower())
         body = await reader.readexactly(_content_length(head)) if has_body else b""
-        answer = self._busy(head) if mood == "busy" else await self._forward(head, body)
-        if mood != "swallow":
+        answer = self._busy(head) if fault == "busy" else await self._forward(head, body)
+        if fault != "swallow":
             writer.write(answer)
             await writer.drain()
 
@@ -91,9 +91,9 @@ async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
 
 
 @contextmanager
-def running_proxy(port: int, *moods: Fault, tls: SSLContext | None = None) -> Iterator[FaultyProxy]:
+def running_proxy(port: int, *faults: Fault, tls: SSLContext | None = None) -> Iterator[FaultyProxy]:
     """Run a proxy in a thread of its own, because most SDKs block. With ``tls`` the proxy terminates TLS."""
-    proxy = FaultyProxy(port, moods, "http" if tls is None else "https")
+    proxy = FaultyProxy(port, faults, "http" if tls is None else "https")
     is_ready, should_stop = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
 

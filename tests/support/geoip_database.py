@@ -1,4 +1,4 @@
-"""A country database as small as can be: MaxMind DB files of a few networks, IPv6 tree, 24-bit records."""
+"""Writer for small MaxMind DB country databases: an IPv6 tree of a few networks with 24-bit records."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MARKER = b"\xab\xcd\xefMaxMind.com"
 
 
 def write(path: Path, networks: Mapping[str, Any]) -> None:
-    """``networks`` maps a network to what the file says of it; IPv4 stands below ::/96, as the format wants it."""
+    """Write a database that maps networks to values. The format stores IPv4 networks below ::/96."""
     tree: list[list[Any]] = [[None, None]]
     data = b""
-    for text, said in networks.items():
+    for text, value in networks.items():
         network = ip_network(text)
         bits, length = int(network.network_address), network.prefixlen + (96 if network.version == 4 else 0)
         node = 0
@@ -27,7 +27,7 @@ def write(path: Path, networks: Mapping[str, Any]) -> None:
                 tree[node][side] = len(tree) - 1
             node = tree[node][side]
         tree[node][bits >> (128 - length) & 1] = ("data", len(data))
-        data += _encoded(said)
+        data += _encoded(value)
     count = len(tree)
 
     def record(value: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Peak memory of the test processes: reported at the end of a run, which fails if one needs too much."""
+"""Peak memory of the test processes. A run reports it and fails if one process exceeds the limit."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, Final
 import pytest
 
 RSS_MB_MAX: Final = 600
-"""A laptop of 8 GB runs four workers beside PostgreSQL and a browser."""
+"""Limit per process. A laptop with 8 GB runs four workers, PostgreSQL and a browser."""
 
 _KEY: Final = "peak_rss_mb"
 _peaks: dict[str, int] = {}
 
 
 def report(session: pytest.Session) -> None:
-    """In a worker, hand the peak to the process that started it; there, fail the run if any peak is too high."""
+    """Send a worker's peak to the main process. In the main process, fail the run if a peak is too high."""
     worker_output = getattr(session.config, "workeroutput", None)
     if worker_output is not None:
         worker_output[_KEY] = _own_peak_mb()
@@ -29,7 +29,7 @@ def report(session: pytest.Session) -> None:
 
 
 def collect(node: Any) -> None:
-    """Remember the peak of a worker that ends; one that crashed has none."""
+    """Store the peak of a worker that ends. A crashed worker has none."""
     if (peak := getattr(node, "workeroutput", {}).get(_KEY)) is not None:
         _peaks[node.gateway.id] = peak
 
@@ -41,7 +41,7 @@ def summary() -> str:
 
 
 def free() -> None:
-    """Give back what earlier tests used: a few applications' worth of cycles, and heap that is free again."""
+    """Collect garbage of earlier tests and return free heap to the system."""
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)

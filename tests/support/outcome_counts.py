@@ -1,4 +1,4 @@
-"""Requests to an entrance, and what each must change: its answer, the source's health, metrics and erasure requests."""
+"""Requests to an endpoint and their expected effects: response, source health, metrics and erasure requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.tool_fixture import Fixture
 
 KEY: Final = "WRITE-KEY"
-"""Stands for the write key of the entrance's source, in bodies, headers and addresses."""
+"""Placeholder for the source's write key in bodies, headers and URLs."""
 
 _NOT_OUTCOMES: Final = {"segue_requests_total", "segue_fill_customers_total", "segue_fill_touchpoints_total"}
 """Counters of HTTP requests and of the background worker."""
@@ -25,7 +25,7 @@ _SIGNATURE_REASONS: Final = ("missing", "wrong", "stale", "replayed")
 
 @dataclass(frozen=True)
 class Target:
-    """The source of an entrance on a running server."""
+    """Source on a running server to which an entrance sends."""
 
     http: httpx.Client
     secret_key: str
@@ -48,7 +48,7 @@ class Sends(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """A request with the write key; ``is_secret``: one with the secret key."""
+    """HTTP request with the write key, or with the secret key if ``is_secret``."""
 
     method: str
     path: str
@@ -81,7 +81,7 @@ def get(path: str, **options: Any) -> Request:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A webhook, signed with ``secret`` as the tool does; None: not signed."""
+    """Webhook, signed with ``secret`` as the tool does, or unsigned if it is None."""
 
     fixture: Fixture
     body: bytes
@@ -101,7 +101,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Replay:
-    """One quarantined message, the newest that ``of`` finds, sent again as it is or as ``corrected``."""
+    """Replay of the newest quarantined message that ``of`` selects, unchanged or as ``corrected``."""
 
     of: Mapping[str, str]
     corrected: Any = None
@@ -114,7 +114,10 @@ class Replay:
 
 @dataclass(frozen=True)
 class BulkReplay:
-    """All quarantined messages of the source that ``of`` finds; ``names_ids``: also those that were replayed before."""
+    """Replay of all quarantined messages of the source that ``of`` selects.
+
+    With ``names_ids`` it also includes messages that were replayed before.
+    """
 
     of: Mapping[str, Any]
     patch: Any = None
@@ -130,38 +133,38 @@ class BulkReplay:
 
 
 class SegueReceipt:
-    """The answer is a receipt of Segue's own that says what the row's outcomes say."""
+    """Marks a response that is a receipt of Segue with the outcomes of the row."""
 
 
 RECEIPT: Final = SegueReceipt()
 
 GIF: Final = {"content-type": "image/gif"}
-"""The answer is the pixel."""
+"""Marks a response that is the tracking pixel."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One request and all that it changes."""
+    """One request and all its effects."""
 
     about: str
     request: Sends
     outcomes: Mapping[str, int] = field(default_factory=dict)
-    """Messages (of ``refused``: deliveries) by outcome: ``accepted``, ``duplicate``, ``ignored``, ``rejected:CODE``,
-    ``warned:CODE``, ``warned:CODE:REASON`` or ``refused:REASON``."""
+    """Number of messages (``refused``: deliveries) by outcome: ``accepted``, ``duplicate``, ``ignored``,
+    ``rejected:CODE``, ``warned:CODE``, ``warned:CODE:REASON`` or ``refused:REASON``."""
     answer: Any = RECEIPT
-    """What the client is answered: members of a JSON object, or a whole text."""
+    """Expected response: some members of a JSON object, or the whole text."""
     status: int = 200
     violations: Mapping[str, int] = field(default_factory=dict)
-    """Messages that violate the tracking plan, by mode."""
+    """Number of messages that violate the tracking plan, by mode."""
     erasures: tuple[str, ...] = ()
-    """Queued erasure requests, ``kind:value``."""
+    """Erasure requests that are queued, as ``kind:value``."""
     quarantined: int | None = None
-    """Change of the messages that wait in quarantine; None: all that are rejected."""
+    """Change of the number of quarantined messages. None means the number of rejected messages."""
 
 
 @dataclass(frozen=True)
 class Entrance:
-    """A source and the requests that it gets, in order."""
+    """Source and its requests, in order."""
 
     key: str
     rows: tuple[Row, ...]
@@ -171,7 +174,7 @@ class Entrance:
 
 
 def read_counters(target: Target) -> Counter[str]:
-    """All outcome counters of the process, by name and labels."""
+    """Return all outcome counters of the process by name and labels."""
     counters: Counter[str] = Counter()
     for family in text_string_to_metric_families(target.http.get("/metrics").text):
         for sample in family.samples:
@@ -185,7 +188,7 @@ def metric(name: str, **labels: str) -> str:
 
 
 def read_health(target: Target) -> Counter[str]:
-    """The counts of the source's health, those of all codes and reasons too."""
+    """Return the counts of the source's health, including those by code and reason."""
     health = target.ask(f"/v1/sources/{target.key}/health")
     counts = {f"counts.{outcome}": times for outcome, times in health["counts"].items()}
     for group in ("rejected", "refused", "warned"):
@@ -214,7 +217,7 @@ def changes(before: Mapping[str, Counter[str]], after: Mapping[str, Counter[str]
 
 
 def expected_changes(entrance: Entrance, row: Row) -> dict[str, dict[str, int]]:
-    """What the row changes, in the words of each place that counts."""
+    """Return the expected changes of the row for metrics, health and erasure requests."""
     metrics: Counter[str] = Counter()
     health: Counter[str] = Counter()
     for name, times in row.outcomes.items():
@@ -256,7 +259,7 @@ def assert_answer(row: Row, response: httpx.Response) -> None:
 
 
 def is_part_of(expected: Any, actual: Any) -> bool:
-    """Whether ``actual`` has at least the expected members, and as many elements."""
+    """Return True if objects have at least the expected members and lists have equal length and elements."""
     if isinstance(expected, dict):
         return isinstance(actual, dict) and all(
             name in actual and is_part_of(value, actual[name]) for name, value in expected.items()
@@ -267,7 +270,7 @@ def is_part_of(expected: Any, actual: Any) -> bool:
 
 
 def assert_receipt(outcomes: Mapping[str, int], receipt: Mapping[str, Any]) -> None:
-    """The receipt of the SDK routes lists rejections and warnings; that of webhooks counts ignored events instead."""
+    """Compare a receipt. SDK receipts list rejections and warnings; webhook receipts count ignored events."""
     by_outcome: Counter[str] = Counter()
     codes: dict[str, Counter[str]] = {"rejected": Counter(), "warned": Counter()}
     for name, times in outcomes.items():

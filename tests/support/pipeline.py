@@ -1,4 +1,4 @@
-"""The real pipeline without HTTP, for tests that must choose the clock: JSON bodies in, database rows out."""
+"""The pipeline without HTTP, for tests that set the clock: JSON bodies in, database rows out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.reference_model import Definitions, Interval, SentMessage
 
 
 class Pipeline:
-    """One process's worth of Segue: registry, ingest and worker over one pool, with a clock that stands still."""
+    """Registry, ingest and worker over one pool, with a frozen clock."""
 
     def __init__(self, pool: Pool, settings: Settings, clock: FrozenClock) -> None:
         self.pool = pool
@@ -36,7 +36,7 @@ class Pipeline:
         self.registry = Registry(pool, settings)
         self.metrics = Metrics()
         self.ingest = Ingest(pool, self.registry, settings, clock, self.metrics)
-        # Metrics of its own: what arrives in a test must not make its worker rest.
+        # The worker pauses under load, which it reads from the metrics. With metrics of its own it never does.
         self.worker = Worker(pool, self.registry, settings, clock, Metrics())
 
     async def send(self, items: Sequence[dict[str, Any]], source: str = "default") -> Receipt:
@@ -48,7 +48,7 @@ class Pipeline:
         )
 
     async def define(self, definitions: Definitions) -> None:
-        """Put these in the place of the built-in definitions."""
+        """Replace all definitions with these."""
         for old in self.registry.rules.current.segments:
             await self.registry.definitions.archive("segment", old.key)
         for old in self.registry.rules.current.journeys:
@@ -61,16 +61,16 @@ class Pipeline:
     async def put(
         self, kind: str, key: str, rule: Any, *, replace: bool = False, name: str | None = None
     ) -> DefinitionVersion:
-        """A segment by its rule, or a journey by its (stage, rule) pairs."""
+        """Define a segment by its rule, or a journey by its (stage, rule) pairs."""
         limits = self.settings.limits
         named = {"key": key, "name": name or key}
-        wanted: SegmentIn | JourneyIn
+        definition: SegmentIn | JourneyIn
         if kind == "segment":
-            wanted = parse_segment({**named, "rule": rule}, limits)
+            definition = parse_segment({**named, "rule": rule}, limits)
         else:
-            stages = [{"key": stage, "name": stage, "rule": each} for stage, each in rule]
-            wanted = parse_journey({**named, "stages": stages}, limits)
-        return (await self.registry.definitions.define(wanted, replace=replace))[0]
+            stages = [{"key": stage, "name": stage, "rule": stage_rule} for stage, stage_rule in rule]
+            definition = parse_journey({**named, "stages": stages}, limits)
+        return (await self.registry.definitions.define(definition, replace=replace))[0]
 
     async def segment(
         self, key: str, rule: Any, *, replace: bool = False, name: str | None = None
@@ -92,7 +92,7 @@ class Pipeline:
         return {frozenset(names) for names in members.values()}
 
     async def rows(self, prefix: str) -> tuple[list[Any], list[Any]]:
-        """What is stored of these customers: their state as a reader understands it, and their history with causes."""
+        """Return (states, intervals with causes) of the customers whose identities have the prefix."""
         ids = await self._customer_ids(prefix)
         states = await self.pool.fetch("SELECT id, state FROM customers WHERE id = ANY($1::uuid[]) ORDER BY id", ids)
         history = await self.pool.fetch(
@@ -135,9 +135,9 @@ class Pipeline:
             kind,
             value,
         )
-        found = [tuple(row) for row in rows]
-        assert len(set(found)) == len(found)
-        return set(found)
+        intervals = [tuple(row) for row in rows]
+        assert len(set(intervals)) == len(intervals)
+        return set(intervals)
 
 
 @asynccontextmanager
@@ -158,7 +158,7 @@ async def running_pipeline(database_url: str, now: int, **changes: Any) -> Async
 
 
 def item(said: SentMessage, prefix: str = "") -> dict[str, Any]:
-    """The message as a Segment client would send it; ``prefix`` keeps examples of one database apart."""
+    """Return the message as a Segment client sends it. ``prefix`` separates examples that share a database."""
     from app.formats.timestamps import rfc3339
 
     traits = {**(said.traits or {})}

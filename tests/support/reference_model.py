@@ -1,7 +1,7 @@
-"""The whole service, naively: a list of all accepted messages, asked again from the start for every question.
+"""Reference model of the whole service, over a list of all accepted messages.
 
-Nothing incremental, no series, no stored truth: customers come from joining over the full list of claims, a history
-from asking the rules (by the naive reading of tests/rules) at every instant at which anything could change.
+Nothing is incremental or stored. Customers come from joining all identity claims; a history comes from evaluating the
+rules with the reference evaluator at every instant at which a result could change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STRONGEST_FIRST = ["user_id", "email", "phone", "tool", "anonymous_id"]
 
 @dataclass(frozen=True)
 class SentMessage:
-    """One accepted message, as a person would note it down."""
+    """One accepted message."""
 
     t: int
     message_id: str
@@ -33,7 +33,7 @@ class SentMessage:
 
     @property
     def names(self) -> list[str]:
-        """kind:value, strongest first."""
+        """Identities as ``kind:value``, strongest first."""
         return [f"{kind}:{self.ids[kind]}" for kind in STRONGEST_FIRST if kind in self.ids]
 
     @property
@@ -41,12 +41,12 @@ class SentMessage:
         return (self.t, self.message_id, self.source)
 
 
-def customers(said: Sequence[SentMessage], caps: Mapping[str, int]) -> set[frozenset[str]]:
-    """Who is who: the identities parted into customers."""
-    carried = {name for one in said for name in one.names}
+def customers(messages: Sequence[SentMessage], caps: Mapping[str, int]) -> set[frozenset[str]]:
+    """Return the identities grouped into customers."""
+    carried = {name for one in messages for name in one.names}
     groups = [{name} for name in carried]
     claims = []
-    for one in said:
+    for one in messages:
         strongest, *weaker = one.names
         claims += [(one.order, name, strongest) for name in weaker]
         if one.previous is not None and one.previous != one.ids.get("user_id"):
@@ -66,7 +66,7 @@ def customers(said: Sequence[SentMessage], caps: Mapping[str, int]) -> set[froze
 
 
 def _place(claim: tuple[tuple[int, str, str], str, str]) -> tuple[tuple[int, str, str], int, str]:
-    """Of the claims of one message, the one of its stronger identity comes first."""
+    """Sort key of a claim. Within a message, claims of stronger identities come first."""
     return (claim[0], STRONGEST_FIRST.index(claim[1].partition(":")[0]), claim[1])
 
 
@@ -85,8 +85,8 @@ def _merge(groups: list[set[str]], a: str, b: str) -> None:
         one |= other
 
 
-def of_customer(said: Sequence[SentMessage], group: frozenset[str]) -> list[SentMessage]:
-    return sorted((one for one in said if one.names[0] in group), key=lambda one: one.order)
+def of_customer(messages: Sequence[SentMessage], group: frozenset[str]) -> list[SentMessage]:
+    return sorted((one for one in messages if one.names[0] in group), key=lambda one: one.order)
 
 
 @dataclass(frozen=True)
@@ -95,33 +95,33 @@ class Definitions:
     journeys: Mapping[str, Sequence[tuple[str, Any]]]
     default_journey: str = "main"
     traits: Mapping[str, Any] = field(default_factory=dict)
-    """Computed ones: key -> value expression."""
+    """Computed traits: key -> value expression."""
     timezone: str = "UTC"
 
 
-def world_of(said: Sequence[SentMessage], definitions: Definitions) -> World:
+def world_of(messages: Sequence[SentMessage], definitions: Definitions) -> World:
     return World(
         definitions.segments,
         definitions.journeys,
         definitions.traits,
         default_journey=definitions.default_journey,
         timezone=definitions.timezone,
-        bucketing_key=bucketing_key(said),
+        bucketing_key=bucketing_key(messages),
     )
 
 
-def bucketing_key(said: Sequence[SentMessage]) -> tuple[str, str] | None:
-    """Kind and value of the strongest identity; of several, the one that was carried earliest."""
+def bucketing_key(messages: Sequence[SentMessage]) -> tuple[str, str] | None:
+    """Return (kind, value) of the strongest identity; of several values, the earliest."""
     for kind in STRONGEST_FIRST:
-        carried = [one for one in said if kind in one.ids]
+        carried = [one for one in messages if kind in one.ids]
         if carried:
             return kind, min(carried, key=lambda one: one.order).ids[kind]
     return None
 
 
-def entries(said: Sequence[SentMessage]) -> list[Entry]:
-    """The customer's messages as the rules see them."""
-    return [_touchpoint(one) if one.type in ("track", "page", "screen") else _told(one) for one in said]
+def entries(messages: Sequence[SentMessage]) -> list[Entry]:
+    """Return the customer's messages as input of the reference rules."""
+    return [_touchpoint(one) if one.type in ("track", "page", "screen") else _traits_entry(one) for one in messages]
 
 
 def _touchpoint(one: SentMessage) -> TrackEntry:
@@ -129,41 +129,41 @@ def _touchpoint(one: SentMessage) -> TrackEntry:
     return TrackEntry(one.t, one.message_id, one.name, one.channel, one.source, properties, "{}", "{}")
 
 
-def _told(one: SentMessage) -> TraitsEntry:
+def _traits_entry(one: SentMessage) -> TraitsEntry:
     return TraitsEntry(one.t, one.message_id, one.source, (one.traits or {}) if one.type == "identify" else {})
 
 
 CurrentValues = dict[str, str]
-"""What holds at one instant: definition -> value; an absent one does not hold."""
+"""Definitions that hold at one instant, with their values. Others are absent."""
 
 
-def current_values(said: Sequence[SentMessage], t: int, definitions: Definitions) -> CurrentValues:
-    """``said`` is one customer's."""
-    return _standing(Evaluator(entries(said), t, world_of(said, definitions)), t, definitions)
+def current_values(messages: Sequence[SentMessage], t: int, definitions: Definitions) -> CurrentValues:
+    """Return the values at ``t``, given the messages of one customer."""
+    return _standing(Evaluator(entries(messages), t, world_of(messages, definitions)), t, definitions)
 
 
 def _standing(reading: Evaluator, t: int, definitions: Definitions) -> CurrentValues:
-    found: CurrentValues = {}
+    result: CurrentValues = {}
     for key, rule in definitions.segments.items():
         if reading.holds(rule, t):
-            found[f"segment:{key}"] = ""
+            result[f"segment:{key}"] = ""
     for journey in definitions.journeys:
         stage = reading.stage(journey, t)
         if stage is not None:
-            found[f"journey:{journey}"] = stage
-    return found
+            result[f"journey:{journey}"] = stage
+    return result
 
 
 Interval = tuple[str, str, int, int | None]
 """(definition, value, entered_at, left_at)"""
 
 
-def intervals(said: Sequence[SentMessage], now: int, definitions: Definitions) -> set[Interval]:
-    """The customer's history up to ``now``, found by asking at every instant at which it could change."""
-    reading = Evaluator(entries(said), now, world_of(said, definitions))
+def intervals(messages: Sequence[SentMessage], now: int, definitions: Definitions) -> set[Interval]:
+    """Return the customer's intervals up to ``now``, by evaluating at every instant of possible change."""
+    reading = Evaluator(entries(messages), now, world_of(messages, definitions))
     rules = [*definitions.segments.values(), *(rule for stages in definitions.journeys.values() for _, rule in stages)]
     instants = sorted({t for rule in rules for t in reading.instants(rule) if t <= now})
-    found: set[Interval] = set()
+    result: set[Interval] = set()
     open_since: dict[tuple[str, str], int] = {}
     before: CurrentValues = {}
     for t in instants:
@@ -173,8 +173,8 @@ def intervals(said: Sequence[SentMessage], now: int, definitions: Definitions) -
             if old == new:
                 continue
             if old is not None:
-                found.add((definition, old, open_since.pop((definition, old)), t))
+                result.add((definition, old, open_since.pop((definition, old)), t))
             if new is not None:
                 open_since[definition, new] = t
         before = after
-    return found | {(definition, value, t, None) for (definition, value), t in open_since.items()}
+    return result | {(definition, value, t, None) for (definition, value), t in open_since.items()}

@@ -1,9 +1,9 @@
-"""A second, naive reading of the whole rule language, straight over the list of what happened.
+"""Reference evaluator of the whole rule language, directly over the list of messages.
 
-It shares nothing with the engine: no series, no compiled tests, no windows turned around. Every question filters the
-whole list again. What has to be known of the past (since when, ever, changed) is found by asking at every instant
-at which anything could have changed; the next change by trying every instant at which anything could change.
-Those instants are over-approximated bluntly: one too many costs time, one too few would be a wrong answer.
+It shares no code with the engine: no series, no compiled tests, no inverted windows. Each evaluation filters the whole
+list. Questions about the past (since when, ever, changed) are answered by evaluating at every instant at which a result
+could have changed, and the next change by trying every later instant of that kind. The set of instants is generous:
+one too many costs time, and one too few gives a wrong result.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OPERATORS = (
     *DATE_OPERATORS,
 )
 YEARS_AHEAD = 9
-"""Anniversaries never end, so they are followed this far only; 29 February comes again within it."""
+"""Horizon for anniversaries, which recur without end. It contains a 29 February."""
 
 
 class TrackEntry(NamedTuple):
@@ -48,7 +48,7 @@ class TrackEntry(NamedTuple):
 
 
 class TraitsEntry(NamedTuple):
-    """A message that is no touchpoint, and the traits it sets: ``None`` removes one."""
+    """Message that is not a touchpoint, with the traits that it sets. ``None`` removes a trait."""
 
     t: int
     id: str
@@ -61,7 +61,7 @@ Entry = TrackEntry | TraitsEntry
 
 @dataclass
 class World:
-    """What a rule may refer to beside the messages. ``traits`` are the computed ones: key -> value expression."""
+    """Definitions that a rule may refer to. ``traits`` maps computed traits to value expressions."""
 
     segments: Mapping[str, Any] = field(default_factory=dict)
     journeys: Mapping[str, Sequence[tuple[str, Any]]] = field(default_factory=dict)
@@ -84,7 +84,7 @@ def next_change(rule: Any, history: Sequence[Entry], t: int, world: World) -> in
 
 
 def since(rule: Any, history: Sequence[Entry], t: int, world: World) -> int | None:
-    """Since when the rule has been as it is at ``t``; None before there is a customer."""
+    """Return the instant since which the rule has had its truth of ``t``, or None before the first message."""
     return Evaluator(history, t, world).since(rule, t)
 
 
@@ -93,17 +93,19 @@ def stage(journey: str, history: Sequence[Entry], t: int, world: World) -> str |
 
 
 def counted(node: Any, history: Sequence[Entry], t: int, world: World) -> list[TrackEntry]:
-    """The touchpoints that a node with a window counts at ``t``."""
+    """Return the touchpoints that a node with a window counts at ``t``."""
     return Evaluator(history, t, world).inside(node, t)
 
 
 class Evaluator:
-    """Questions about one customer of whom the messages up to ``cut`` are known. Later instants may be asked."""
+    """Evaluate rules for one customer, given the messages up to ``cut``. Later instants may be evaluated."""
 
     def __init__(self, history: Sequence[Entry], cut: int, world: World) -> None:
-        self.known = sorted((entry for entry in history if entry.t <= cut), key=lambda one: (one.t, one.id, one.source))
-        self.touchpoints = [entry for entry in self.known if isinstance(entry, TrackEntry)]
-        self.born = min((entry.t for entry in self.known), default=None)
+        self.past_entries = sorted(
+            (entry for entry in history if entry.t <= cut), key=lambda one: (one.t, one.id, one.source)
+        )
+        self.touchpoints = [entry for entry in self.past_entries if isinstance(entry, TrackEntry)]
+        self.born = min((entry.t for entry in self.past_entries), default=None)
         self.cut = cut
         self.world = world
         self._answers: dict[tuple[str, int, int], Any] = {}
@@ -120,7 +122,7 @@ class Evaluator:
         return self._once("value", expression, t, lambda: self._value(expression, t))
 
     def _once(self, question: str, node: Any, t: int, answer: Callable[[], Any]) -> Any:
-        """The same question again gets the same answer. A node is known by being the same object."""
+        """Cache results. A node is identified by object identity."""
         key = (question, id(node), t)
         if key not in self._answers:
             self._kept.append(node)
@@ -136,7 +138,7 @@ class Evaluator:
 
     @property
     def horizon(self) -> int:
-        """Beyond this the next change is not followed where there are anniversaries."""
+        """Latest instant at which the next change is sought if the rule has anniversaries."""
         return first_instant(date(wall(self.cut, "UTC").year + YEARS_AHEAD - 1, 1, 1), "UTC")
 
     def since(self, rule: Any, t: int) -> int | None:
@@ -147,14 +149,14 @@ class Evaluator:
     def stage(self, journey: str, t: int) -> str | None:
         if self.born is None or t < self.born:
             return None
-        found = None
+        actual = None
         for key, rule in self.world.journeys[journey]:
             if self.holds(rule, t):
-                found = key
-        return found
+                actual = key
+        return actual
 
     def _run(self, t: int, instants: Sequence[int], asked: Any) -> tuple[Any, int]:
-        """What ``asked`` answers at ``t``, and since when it has answered the same."""
+        """Return the result of ``asked`` at ``t`` and the instant since which it has been the same."""
         assert self.born is not None
         before, start = asked(self.born), self.born
         for u in [u for u in instants if self.born < u <= t]:
@@ -241,13 +243,13 @@ class Evaluator:
     def _last_change(self, rule: Any, t: int) -> int | None:
         assert self.born is not None
         bare = self._once("bare", rule, 0, lambda: {"trait": rule["trait"]})
-        before, found = same_key(None), None
+        before, actual = same_key(None), None
         for u in [u for u in self.instants(bare) if self.born <= u <= t]:
             now = same_key(self.trait(rule["trait"], u))
             if now != before:
-                before, found = now, u
+                before, actual = now, u
         assert same_key(self.trait(rule["trait"], t)) == before, "an instant of change is missing"
-        return found
+        return actual
 
     def _regularly(self, rule: Any, t: int) -> bool:
         matching = self.matching(rule, rule["regularly"], t)
@@ -303,9 +305,9 @@ class Evaluator:
             if head == "count":
                 return len(inside)
             return written_instant(inside[0 if head == "first_at" else -1].t) if inside else None
-        values = [found for one in self.inside(expression, t) if (found := read(one, expression[head])) is not None]
-        numbers = [number for found in values if (number := as_number(found)) is not None]
-        keys = [same_key(found) for found in values]
+        values = [actual for one in self.inside(expression, t) if (actual := read(one, expression[head])) is not None]
+        numbers = [number for actual in values if (number := as_number(actual)) is not None]
+        keys = [same_key(actual) for actual in values]
         match head:
             case "sum":
                 return sum(numbers, Fraction(0))
@@ -326,14 +328,14 @@ class Evaluator:
 
     def declared(self, t: int) -> dict[str, Any]:
         traits: dict[str, Any] = {}
-        for entry in self.known:
+        for entry in self.past_entries:
             if isinstance(entry, TraitsEntry) and entry.t <= t:
                 traits |= entry.traits
-        return {name: found for name, found in traits.items() if found is not None}
+        return {name: actual for name, actual in traits.items() if actual is not None}
 
     def trait(self, name: str, t: int) -> Any:
-        wanted = {name, name.split(".")[0]} & self.world.traits.keys()
-        return at_path(self.declared(t) | {key: self.value(self.world.traits[key], t) for key in wanted}, name)
+        trait_names = {name, name.split(".")[0]} & self.world.traits.keys()
+        return at_path(self.declared(t) | {key: self.value(self.world.traits[key], t) for key in trait_names}, name)
 
     def zone(self, node: Any, t: int) -> str:
         if not self._needs_zone(node):
@@ -350,7 +352,7 @@ class Evaluator:
         return [one for one in self.matching(node, events, t) if self.in_window(node, one.t, t)]
 
     def matching(self, node: Any, events: Any, t: int, outer: Any = None) -> list[TrackEntry]:
-        """Touchpoints up to ``t`` that pass the filter. ``outer`` is the node whose timezone counts."""
+        """Return the touchpoints up to ``t`` that pass the filter. The timezone is that of ``outer``."""
         return [one for one in self.touchpoints if one.t <= t and self._matches(node, events, one, t, outer or node)]
 
     def _matches(self, node: Any, events: Any, one: TrackEntry, t: int, outer: Any) -> bool:
@@ -381,8 +383,8 @@ class Evaluator:
 
     # ----------------------------------------------------------------------------------------- comparisons
 
-    def satisfies(self, asked: Mapping[str, Any], found: Any, now: int, zone: str, t: int) -> bool:
-        """``now`` is what dates are compared with, ``t`` the instant at which operands are worked out."""
+    def satisfies(self, asked: Mapping[str, Any], actual: Any, now: int, zone: str, t: int) -> bool:
+        """Compare a value. Dates are compared with ``now``; operands are evaluated at ``t``."""
 
         def operand(written: Any) -> Any:
             if not isinstance(written, dict):
@@ -391,9 +393,9 @@ class Evaluator:
 
         fold = asked.get("ignore_case", False)
         return all(
-            date_test(operator, operand(asked[operator]), found, now, zone)
+            date_test(operator, operand(asked[operator]), actual, now, zone)
             if operator in DATE_OPERATORS
-            else compare(operator, operand(asked[operator]), found, fold)
+            else compare(operator, operand(asked[operator]), actual, fold)
             for operator in OPERATORS
             if operator in asked
         )
@@ -401,14 +403,14 @@ class Evaluator:
     # -------------------------------------------------------------------------------- instants of change
 
     def instants(self, node: Any) -> list[int]:
-        """Where the truth (or the value) of the node may change, known messages given. In order."""
+        """Return the sorted instants at which the truth or value of the node may change."""
         return list(self._once("instants", node, 0, lambda: sorted(set(self._instants_of(node)))))
 
     def _journey_instants(self, journey: str) -> list[int]:
         return sorted({u for _, rule in self.world.journeys[journey] for u in self.instants(rule)})
 
     def _instants_of(self, node: Any) -> Iterator[int]:
-        yield from (entry.t for entry in self.known)
+        yield from (entry.t for entry in self.past_entries)
         if self._needs_zone(node) and "timezone" in self.world.traits:
             yield from self.instants(self.world.traits["timezone"])
         head = head_of(node)
@@ -460,7 +462,7 @@ class Evaluator:
                 yield from self._trait_instants(written) if "trait" in written else self.instants(written)
 
     def _trait_instants(self, node: Any) -> Iterator[int]:
-        own = {entry.t for entry in self.known}
+        own = {entry.t for entry in self.past_entries}
         for key in {node["trait"], node["trait"].split(".")[0]} & self.world.traits.keys():
             own |= set(self.instants(self.world.traits[key]))
         if self._needs_zone(node) and "timezone" in self.world.traits:
@@ -470,7 +472,7 @@ class Evaluator:
         yield from self._dwelling(node, sorted(own))
 
     def _date_instants(self, node: Any, read_from: Any) -> Iterator[int]:
-        """Where the date operators of a node change by themselves, for every value that is ever there."""
+        """Return the instants at which date operators change by time alone, for all values that ever occur."""
         operators = [name for name in ("within_last", "within_next", "anniversary_within") if name in node]
         if not operators:
             return
@@ -479,12 +481,12 @@ class Evaluator:
             for u in self.instants(read_from)
         ]
         for zone in self.zones(node):
-            for found in {same_key(one): one for one in values}.values():
-                v = as_instant(found, zone)
+            for actual in {same_key(one): one for one in values}.values():
+                v = as_instant(actual, zone)
                 for operator in operators if v is not None else ():
-                    yield from self._edges(operator, node[operator], v, found, zone)  # type: ignore[arg-type]
+                    yield from self._edges(operator, node[operator], v, actual, zone)  # type: ignore[arg-type]
 
-    def _edges(self, operator: str, length: str, v: int, found: Any, zone: str) -> Iterator[int]:
+    def _edges(self, operator: str, length: str, v: int, actual: Any, zone: str) -> Iterator[int]:
         yield v
         if operator == "within_last":
             yield add(v, length, zone)
@@ -492,19 +494,21 @@ class Evaluator:
             months = months_in(length)
             yield from month_crossings(v, months, zone) if months else [v - microseconds(length)]
         else:
-            years = {wall(u, zone).year for u in (self.cut, *(entry.t for entry in self.known))}
+            years = {wall(u, zone).year for u in (self.cut, *(entry.t for entry in self.past_entries))}
             ahead = 2 + YEARS_AHEAD + months_in(length) // 12 + microseconds(length) // (365 * UNIT["d"])
             for year in range(min(years) - 1, max(years) + ahead):
-                yield from anniversary(as_day(found, zone), year, length, zone)
+                yield from anniversary(as_day(actual, zone), year, length, zone)
 
     def zones(self, node: Any) -> list[str]:
-        """All zones that may be the node's at some instant."""
+        """Return all timezones that the node may have at some instant."""
         if not self._needs_zone(node):
             return ["UTC"]
         if "timezone" in node:
             return [node["timezone"]]
-        said = [entry.traits if isinstance(entry, TraitsEntry) else load(entry.properties) for entry in self.known]
-        texts = {self.world.timezone, *texts_in(said)}
+        documents = [
+            entry.traits if isinstance(entry, TraitsEntry) else load(entry.properties) for entry in self.past_entries
+        ]
+        texts = {self.world.timezone, *texts_in(documents)}
         return [text for text in sorted(texts) if is_zone(text)]
 
     def _needs_zone(self, node: Any) -> bool:
@@ -520,7 +524,7 @@ def head_of(node: Any) -> str:
 
 
 def needs_zone(node: Any) -> bool:
-    """Bluntly: whether anything in the node itself looks as if it depended on a zone."""
+    """Return True if something in the node may depend on a timezone. False positives are harmless."""
     text = json.dumps({key: part for key, part in node.items() if key not in ("all", "any", "not")}, default=str)
     return bool(re.search(r'"[0-9]+(mo|y)"|"during"|"month"|"[0-9]{4}-[0-9-]{5}"|' + "|".join(DATE_OPERATORS), text))
 
@@ -592,30 +596,30 @@ def texts_in(document: Any) -> Iterator[str]:
             yield from texts_in(part)
 
 
-def same_key(found: Any) -> Any:
-    """Equal for equal values: 1 is 1.0, true is no number, objects do not mind the order of their keys."""
-    if found is None or isinstance(found, bool):
-        return ("constant", found)
-    if isinstance(found, str):
-        return ("text", found)
-    if isinstance(found, list):
-        return ("list", *(same_key(item) for item in found))
-    if isinstance(found, Mapping):
-        return ("object", *sorted(((name, same_key(item)) for name, item in found.items()), key=lambda pair: pair[0]))
-    return ("number", Fraction(found))
+def same_key(actual: Any) -> Any:
+    """Return a key that is equal for equal JSON values: 1 equals 1.0, true is not 1, key order is ignored."""
+    if actual is None or isinstance(actual, bool):
+        return ("constant", actual)
+    if isinstance(actual, str):
+        return ("text", actual)
+    if isinstance(actual, list):
+        return ("list", *(same_key(item) for item in actual))
+    if isinstance(actual, Mapping):
+        return ("object", *sorted(((name, same_key(item)) for name, item in actual.items()), key=lambda pair: pair[0]))
+    return ("number", Fraction(actual))
 
 
-def as_number(found: Any) -> Fraction | None:
-    """The number, or the number that the text is."""
-    if isinstance(found, bool) or not isinstance(found, int | Decimal | Fraction | str):
+def as_number(actual: Any) -> Fraction | None:
+    """Return the value as a number if it is a number or numeric text."""
+    if isinstance(actual, bool) or not isinstance(actual, int | Decimal | Fraction | str):
         return None
-    if not isinstance(found, str):
-        return Fraction(found)
+    if not isinstance(actual, str):
+        return Fraction(actual)
     try:
-        number = json.loads(found, parse_float=Decimal, parse_int=Decimal, parse_constant=lambda _: None)
+        number = json.loads(actual, parse_float=Decimal, parse_int=Decimal, parse_constant=lambda _: None)
     except ValueError:
         return None
-    if isinstance(number, Decimal) and found == found.strip() and sum(map(str.isdigit, f"{number:f}")) <= 400:
+    if isinstance(number, Decimal) and actual == actual.strip() and sum(map(str.isdigit, f"{number:f}")) <= 400:
         return Fraction(number)
     return None
 
@@ -623,61 +627,61 @@ def as_number(found: Any) -> Fraction | None:
 # ----------------------------------------------------------------------------------------------- comparisons
 
 
-def compare(operator: str, operand: Any, found: Any, fold: bool) -> bool:
+def compare(operator: str, operand: Any, actual: Any, fold: bool) -> bool:
     opposite = {"ne": "eq", "not_in": "in", "not_contains": "contains", "none_of": "any_of"}.get(operator)
     if opposite:
-        return not compare(opposite, operand, found, fold)
+        return not compare(opposite, operand, actual, fold)
     if operator == "exists":
-        return (found is not None) is operand
-    if found is None or operand is None:
+        return (actual is not None) is operand
+    if actual is None or operand is None:
         return False
     match operator:
         case "eq":
-            return same(operand, found, fold)
+            return same(operand, actual, fold)
         case "in":
-            return any(same(item, found, fold) for item in operand)
+            return any(same(item, actual, fold) for item in operand)
         case "any_of":
-            return any(same(asked, item, fold) for asked in operand for item in as_list(found))
+            return any(same(asked, item, fold) for asked in operand for item in as_list(actual))
         case "all_of":
-            return all(any(same(asked, item, fold) for item in as_list(found)) for asked in operand)
-        case "contains" if isinstance(found, list):
-            return any(same(operand, item, fold) for item in found)
+            return all(any(same(asked, item, fold) for item in as_list(actual)) for asked in operand)
+        case "contains" if isinstance(actual, list):
+            return any(same(operand, item, fold) for item in actual)
         case "contains" | "starts_with" | "ends_with":
-            if not (isinstance(found, str) and isinstance(operand, str)):
+            if not (isinstance(actual, str) and isinstance(operand, str)):
                 return False
-            text, part = (found.casefold(), operand.casefold()) if fold else (found, operand)
+            text, part = (actual.casefold(), operand.casefold()) if fold else (actual, operand)
             places = [place for place in range(len(text) + 1) if text[place : place + len(part)] == part]
-            wanted = {"starts_with": 0, "ends_with": len(text) - len(part)}.get(operator)
-            return bool(places) if wanted is None else wanted in places
+            trait_names = {"starts_with": 0, "ends_with": len(text) - len(part)}.get(operator)
+            return bool(places) if trait_names is None else trait_names in places
         case "matches":
-            return isinstance(found, str) and bool(re.search(operand, found, re.IGNORECASE if fold else 0))
+            return isinstance(actual, str) and bool(re.search(operand, actual, re.IGNORECASE if fold else 0))
         case "between":
-            return compare("gte", operand[0], found, fold) and compare("lte", operand[1], found, fold)
-    left, right = orderable(found, fold), orderable(operand, fold)
+            return compare("gte", operand[0], actual, fold) and compare("lte", operand[1], actual, fold)
+    left, right = orderable(actual, fold), orderable(operand, fold)
     if left is None or right is None or isinstance(left, str) != isinstance(right, str):
         return False
     less, equal = left < right, left == right
     return bool({"gt": not less and not equal, "gte": not less, "lt": less, "lte": less or equal}[operator])
 
 
-def same(operand: Any, found: Any, fold: bool) -> bool:
-    """Strictly equal; an array or an object equals another that is the same JSON."""
-    if found is None:
+def same(operand: Any, actual: Any, fold: bool) -> bool:
+    """Return True if the values are strictly equal. Arrays and objects are compared as JSON."""
+    if actual is None:
         return False
-    if fold and isinstance(operand, str) and isinstance(found, str):
-        return found.casefold() == operand.casefold()
-    return bool(same_key(operand) == same_key(found))
+    if fold and isinstance(operand, str) and isinstance(actual, str):
+        return actual.casefold() == operand.casefold()
+    return bool(same_key(operand) == same_key(actual))
 
 
-def orderable(found: Any, fold: bool) -> Any:
-    number = as_number(found)
-    if number is not None or not isinstance(found, str):
+def orderable(actual: Any, fold: bool) -> Any:
+    number = as_number(actual)
+    if number is not None or not isinstance(actual, str):
         return number
-    return found.casefold() if fold else found
+    return actual.casefold() if fold else actual
 
 
-def date_test(operator: str, operand: Any, found: Any, now: int, zone: str) -> bool:
-    v = as_instant(found, zone)
+def date_test(operator: str, operand: Any, actual: Any, now: int, zone: str) -> bool:
+    v = as_instant(actual, zone)
     if v is None or operand is None:
         return False
     match operator:
@@ -688,7 +692,7 @@ def date_test(operator: str, operand: Any, found: Any, now: int, zone: str) -> b
             return v <= now < add(v, operand, zone)
         case "within_next":
             return now < v <= add(now, operand, zone)
-    day = as_day(found, zone)
+    day = as_day(actual, zone)
     ahead = months_in(operand) // 12 + microseconds(operand) // (365 * UNIT["d"])
     around = range(wall(now, zone).year - 1, wall(now, zone).year + ahead + 3)
     spans = [anniversary(day, year, operand, zone) for year in around if year > day.year]
@@ -696,7 +700,7 @@ def date_test(operator: str, operand: Any, found: Any, now: int, zone: str) -> b
 
 
 def anniversary(day: date, year: int, length: str, zone: str) -> tuple[int, int]:
-    """[start, end) of the instants that are within ``length`` of the anniversary in that year."""
+    """Return [start, end) of the instants within ``length`` of the anniversary in that year."""
     that = date(year, day.month, min(day.day, monthrange(year, day.month)[1]))
     start, end = first_instant(that, zone), first_instant(that + timedelta(1), zone)
     if not months_in(length):
@@ -704,16 +708,16 @@ def anniversary(day: date, year: int, length: str, zone: str) -> tuple[int, int]
     return instant_of(moved(datetime.combine(that, time()), -months_in(length)), zone), end
 
 
-def as_instant(found: Any, zone: str) -> int | None:
-    """The instant that the value is when it is read as a date."""
+def as_instant(actual: Any, zone: str) -> int | None:
+    """Return the value as an instant if it can be read as a date."""
     try:
-        if isinstance(found, str):
-            if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", found):
-                return first_instant(date.fromisoformat(found), zone)
-            return rfc3339(found)
-        if isinstance(found, bool) or not isinstance(found, int | Decimal | Fraction):
+        if isinstance(actual, str):
+            if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", actual):
+                return first_instant(date.fromisoformat(actual), zone)
+            return rfc3339(actual)
+        if isinstance(actual, bool) or not isinstance(actual, int | Decimal | Fraction):
             return None
-        number = Fraction(found)
+        number = Fraction(actual)
         per_unit = Fraction(10**6)
         for least, smaller in ((10**11, Fraction(1000)), (10**14, Fraction(1)), (10**17, Fraction(1, 1000))):
             per_unit = smaller if abs(number) >= least else per_unit
@@ -724,10 +728,10 @@ def as_instant(found: Any, zone: str) -> int | None:
         return None
 
 
-def as_day(found: Any, zone: str) -> date:
-    if isinstance(found, str) and len(found) == 10:
-        return date.fromisoformat(found)
-    return day_of(as_instant(found, zone), zone)
+def as_day(actual: Any, zone: str) -> date:
+    if isinstance(actual, str) and len(actual) == 10:
+        return date.fromisoformat(actual)
+    return day_of(as_instant(actual, zone), zone)
 
 
 def rfc3339(text: str) -> int:
@@ -759,7 +763,7 @@ def is_zone(name: Any) -> bool:
 
 @cache
 def microseconds(length: str) -> int:
-    """Of an exact length; none of a calendar length."""
+    """Return the microseconds of an exact length. A calendar length has none."""
     number, unit = re.fullmatch(r"(\d+)(\D+)", length).groups()  # type: ignore[union-attr]
     return int(number) * UNIT.get(unit, 0)
 
@@ -771,12 +775,12 @@ def months_in(length: str) -> int:
 
 
 def wall(t: int, zone: str) -> datetime:
-    """What clocks show at ``t``."""
+    """Return the local time at ``t``."""
     return (EPOCH + timedelta(microseconds=t)).astimezone(ZoneInfo(zone)).replace(tzinfo=None, fold=0)
 
 
 def instant_of(shown: datetime, zone: str, fold: int = 0) -> int:
-    """Skipped times move forward, repeated ones are the first."""
+    """Return the instant of a local time. Skipped times move forward; of repeated times the first counts."""
     return (shown.replace(tzinfo=ZoneInfo(zone), fold=fold).astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
 
 
@@ -796,7 +800,7 @@ def add(t: int, length: str, zone: str) -> int:
 
 
 def transitions(around: int, zone: str, days: int) -> list[int]:
-    """The instants within about so many days at which the offset changes."""
+    """Return the instants within about ``days`` days at which the UTC offset changes."""
     day = around // UNIT["d"]
     return [u for n in range(day - days, day + days + 1) for u in _transitions_of(n, zone)]
 
@@ -806,7 +810,7 @@ def _transitions_of(day: int, zone: str) -> tuple[int, ...]:
     def offset(t: int) -> int:
         return instant_of(wall(t, zone), "UTC") - t
 
-    found = []
+    actual = []
     for hour in range(24):
         low = day * UNIT["d"] + hour * UNIT["h"]
         high = low + UNIT["h"]
@@ -815,13 +819,13 @@ def _transitions_of(day: int, zone: str) -> tuple[int, ...]:
             while high - low > 1:
                 middle = (low + high) // 2
                 low, high = (middle, high) if offset(middle) == before else (low, middle)
-            found.append(high)
-    return tuple(found)
+            actual.append(high)
+    return tuple(actual)
 
 
 @lru_cache(maxsize=10_000)
 def first_instant(day: date, zone: str) -> int:
-    """The first instant at which clocks show this day, or a later one where the zone skipped it."""
+    """Return the first instant of a local day, or of the next day if the timezone skips it."""
     midnight = datetime.combine(day, time())
     nominal = instant_of(midnight, "UTC")
     shown = [instant_of(midnight, zone, fold) for fold in (0, 1)]
@@ -873,7 +877,7 @@ def moment(text: str, zone: str) -> int:
 
 
 def month_crossings(target: int, months: int, zone: str) -> Iterator[int]:
-    """Where ``add_months(u, months, zone) >= target`` may change with u: days around, whatever clips and shifts."""
+    """Return instants u around which ``add_months(u, months, zone) >= target`` may change."""
     if months == 0:
         yield target
     near = transitions(target, zone, 1)

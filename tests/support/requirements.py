@@ -1,4 +1,4 @@
-"""What a test needs from the machine, from the fixtures that it uses: one marker a test."""
+"""Markers of what a test needs from the machine, derived from its fixtures. Each test has exactly one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 MARKERS: Final = ("browser", "server", "database", "pure")
-"""The most expensive first. ``pure``: no PostgreSQL, no connection to anything, no program that makes one."""
+"""Markers, most expensive first. A ``pure`` test needs no PostgreSQL and connects to nothing."""
 
 _FIXTURES: Final = {
     "browser": {"chromium"},
@@ -20,7 +20,7 @@ _guarded: str | None = None
 
 
 def mark(items: Iterable[pytest.Item]) -> None:
-    """Give each test its marker, unless its module names one because the test starts programs by itself."""
+    """Add a marker to each test unless its module sets one, because the test starts programs itself."""
     for item in items:
         if not markers_of(item):
             item.add_marker(_marker_of(set(getattr(item, "fixturenames", ()))))
@@ -35,7 +35,7 @@ def _marker_of(fixtures: set[str]) -> str:
 
 
 def guard(item: pytest.Item | None) -> None:
-    """From now on a connection fails if this test claims to be pure; with None all may connect."""
+    """Refuse connections while this test runs if it is marked pure. None ends the check."""
     global _guarded
     _guarded = item.nodeid if item is not None and item.get_closest_marker("pure") else None
 

@@ -1,4 +1,4 @@
-"""The engine driven as the projection drives it: fold a history, in one go or in several, then ask."""
+"""The rule engine as the projection uses it: fold a history in one or several parts, then evaluate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PERSON = ("user_id", "u1")
 
 
 class Known(msgspec.Struct):
-    """Facts made by hand."""
+    """Facts that a test constructs."""
 
     series: dict[str, Series]
     traits: dict[str, Any]
@@ -51,7 +51,7 @@ def compiled(*definitions: Definition, timezone: str = "UTC", default_journey: s
 
 
 def ruleset_of(rule: Any, world: World) -> Ruleset:
-    """The world's definitions and one more segment, ``asked``."""
+    """Compile the definitions of the world and one more segment, ``asked``."""
     return ruleset_of_all({"asked": rule}, world)
 
 
@@ -79,9 +79,9 @@ def folded(
     cuts: Sequence[int] = (),
     bucketing_key: tuple[str, str] | None = PERSON,
 ) -> Folded:
-    """Everything up to ``now``, arriving in parts that are cut at these places; what lies later is not known yet.
+    """Fold the history up to ``now`` in parts that end at ``cuts``.
 
-    Where a part cannot extend the state, or the cap cost exactness, the whole log is folded, as the projection does.
+    If a part requires a replay, fold the whole log without a limit, as the projection does.
     """
     known = sorted((entry for entry in history if entry.t <= now), key=order)
     moves = [input_from_entry(ruleset, entry) for entry in known]
@@ -104,14 +104,14 @@ def _folded(
 
 def input_from_entry(ruleset: Ruleset, entry: Entry) -> Input:
     if isinstance(entry, TraitsEntry):
-        told = written(dict(entry.traits)).encode()
-        return build_input(ruleset, entry.t, entry.id, entry.source, "identify", None, "web", b"{}", b"{}", told)
+        traits = written(dict(entry.traits)).encode()
+        return build_input(ruleset, entry.t, entry.id, entry.source, "identify", None, "web", b"{}", b"{}", traits)
     raw = [text.encode() for text in (entry.properties, entry.context, entry.traits)]
     return build_input(ruleset, entry.t, entry.id, entry.source, "track", entry.name, entry.channel, *raw)
 
 
 def stored(ruleset: Ruleset, state: State, rule_id: str) -> Truth:
-    """What the state says of a rule; one that nothing has touched is as at birth."""
+    """Return the stored truth of a rule; without one, its initial value since the customer's birth."""
     known = state.truths.get(rule_id)
     assert state.born is not None
     return Truth(ruleset.initial[rule_id], state.born) if known is None else known
@@ -126,9 +126,12 @@ def fold(
     *,
     unlimited: bool = False,
 ) -> State:
-    """The state at ``t`` of a customer with these traits from the start. ``unlimited``: with all that was counted."""
-    told = [TraitsEntry(min(one.t for one in history), "", "", traits)] if traits and history else []
-    state = folded(ruleset, [*told, *history], t, points_max).state
+    """Return the state at ``t`` of a customer who has the traits from the start.
+
+    With ``unlimited``, its series contain all points instead of the limited number.
+    """
+    initial = [TraitsEntry(min(one.t for one in history), "", "", traits)] if traits and history else []
+    state = folded(ruleset, [*initial, *history], t, points_max).state
     if unlimited:
         for leaf in ruleset.leaves.values():
             state.series[leaf.id] = Series()

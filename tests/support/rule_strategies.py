@@ -1,7 +1,7 @@
-"""Random rules over the whole grammar, random histories and clocks, from few values so that they meet often.
+"""Random rules over the whole grammar, random histories and clocks. Few distinct values make matches likely.
 
-Everything draws from a ``random.Random``: a seeded one for bulk, Hypothesis' own where shrinking is wanted. Every
-rule is valid: idle and contradictory modifiers, which the language refuses, are never drawn.
+Everything draws from a ``random.Random``: a seeded one for many cases, that of Hypothesis for shrinking. Every rule is
+valid: modifiers without effect and contradictory modifiers, which the language refuses, are never drawn.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ MOMENTS = [  # where months clip and clocks change
 
 @dataclass
 class Question:
-    """Some rules, the world they refer to, and what one customer did."""
+    """Rules, the definitions that they refer to, and the messages of one customer."""
 
     rules: list[Any]
     world: World
@@ -86,7 +86,7 @@ def chance(draw: Random, one_in: int) -> bool:
 
 
 def clocks(draw: Random, rule: Any, question: Question) -> int:
-    """An instant at which something is likely to happen, or one microsecond beside."""
+    """Draw an instant at which a change is likely, or one microsecond before or after."""
     history = question.history
     if not history or chance(draw, 12):
         return instants(draw)
@@ -115,7 +115,7 @@ def calendar_instants(draw: Random) -> int:
 
 
 def histories(draw: Random) -> list[Entry]:
-    """Up to eight messages, in order."""
+    """Draw up to eight messages, oldest first."""
     at = calendar_instants if chance(draw, 4) else instants
     entries: list[Entry] = []
     for _ in range(draw.choice([0, 1, 2, 3, 4, 5, 6, 6, 7, 8])):
@@ -172,7 +172,7 @@ def values(draw: Random) -> Any:
 
 
 def written(document: Any) -> str:
-    """JSON text with exact numbers."""
+    """Return JSON text with exact numbers."""
     if isinstance(document, dict):
         return "{" + ",".join(f"{json.dumps(key)}:{written(value)}" for key, value in document.items()) + "}"
     if isinstance(document, list):
@@ -255,7 +255,7 @@ def sequence(draw: Random, world: World) -> Any:
 
 
 def outlasts(step: dict[str, Any], within: str) -> bool:
-    """A gap or a closing step that is not surely shorter than the window makes a sequence that is never true."""
+    """Return True if a gap or closing step may exceed the window, so that the sequence is never true."""
     waits = step.get("within") if "not" in step else step.get("after_at_least")
     return waits is not None and is_never_longer(within, waits)
 
@@ -320,7 +320,7 @@ def bucket(draw: Random, _: World) -> Any:
 
 
 def expressions(draw: Random, names: Sequence[str]) -> Any:
-    """A value expression; its operands read these traits only."""
+    """Draw a value expression whose operands read only these traits."""
     bare = World(traits={}, segments={}, journeys={})
     head = draw.choice([*AGGREGATES, "count", "first_at", "last_at"])
     window = windows(draw)
@@ -407,7 +407,7 @@ def windows(draw: Random) -> dict[str, Any]:
 
 
 def fixed(draw: Random) -> dict[str, Any]:
-    """from and to, never empty in any zone."""
+    """Draw ``from`` and ``to`` such that the range is not empty in any timezone."""
     if chance(draw, 4):
         return draw.choice([{"from": DAYS[0], "to": INSTANTS[3]}, {"from": INSTANTS[0], "to": DAYS[4]}])
     bounds = draw.choice([DAYS, INSTANTS])
@@ -419,7 +419,7 @@ def fixed(draw: Random) -> dict[str, Any]:
 
 
 def zoned(draw: Random, node: dict[str, Any]) -> dict[str, Any]:
-    """Sometimes in a zone of its own, where there is anything that depends on one."""
+    """Sometimes add a timezone to a node that depends on one."""
     if chance(draw, 3) and depends_on_a_zone(node):
         return node | {"timezone": draw.choice(ZONES)}
     return node

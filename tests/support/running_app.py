@@ -1,4 +1,4 @@
-"""The whole application in this process, over a database of the test's own."""
+"""The application in the process of the test, over a database of its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOON = 1_767_268_800_000_000
 
 
 class RunningApp:
-    """A running application, its keys, and a client for each kind of caller."""
+    """A running application with its keys and a client."""
 
     def __init__(self, app: FastAPI, keys: FirstKeys, clock: Clock) -> None:
         self.app = app
@@ -54,7 +54,7 @@ class RunningApp:
         return response.json()
 
     async def all_of(self, path: str, cursor: str | None = None, **params: Any) -> list[Any]:
-        """Every item of a list, page by page."""
+        """Return all items of a paginated list."""
         items: list[Any] = []
         while True:
             page = await self.ask(path, params={**params, **({"cursor": cursor} if cursor else {})})
@@ -101,9 +101,9 @@ def is_problem(response: Any, status: int, code: str) -> bool:
 
 
 async def run_worker(service: RunningApp) -> None:
-    """What the worker does, until nothing is left to do."""
-    served = service.app.state.services
-    worker = Worker(served.pool, served.registry, served.settings, served.clock, Metrics())
+    """Run the background worker until it has nothing left to do."""
+    services = service.app.state.services
+    worker = Worker(services.pool, services.registry, services.settings, services.clock, Metrics())
     while await worker.fill() or await worker.sweep():
         pass
 
@@ -113,6 +113,6 @@ async def post_json(service: RunningApp, path: str, body: Any, **options: Any) -
 
 
 async def touchpoints_of(service: RunningApp, customer: str = "user-1") -> list[dict[str, Any]]:
-    """Oldest first; without messages that are none, such as identify."""
+    """Return the customer's touchpoints, oldest first, without messages such as identify."""
     timeline = await service.all_of(f"/v1/customers/{customer}/touchpoints")
-    return [each for each in timeline[::-1] if each["name"] is not None]
+    return [message for message in timeline[::-1] if message["name"] is not None]

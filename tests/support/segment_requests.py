@@ -1,4 +1,4 @@
-"""Short ways to send one message, or a batch, through the parser."""
+"""Helpers that pass a message or a batch through the Segment parser."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def message(item: Any, source: SourceView = SOURCE, **envelope: Any) -> Message:
 
 
 def rejection(item: Any) -> Rejection:
-    """Of an item that stands between two good ones, which it must not touch."""
+    """Return the rejection of an item. It is sent between two valid items, which must be accepted."""
     raw = item if isinstance(item, bytes) else json.dumps(item).encode()
     good = json.dumps(track()).encode()
     parsed = parse(b'{"batch":[' + b",".join([good, raw, good]) + b"]}")
@@ -47,5 +47,5 @@ def rejection(item: Any) -> Rejection:
     return rejected
 
 
-def kinds(found: Message) -> list[str]:
-    return [str(identity) for identity in found.identities]
+def kinds(message: Message) -> list[str]:
+    return [str(identity) for identity in message.identities]

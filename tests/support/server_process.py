@@ -1,4 +1,4 @@
-"""``segue serve`` as a user starts it: a process of its own, stopped with Ctrl-C, or killed."""
+"""``segue serve`` as a separate process that tests start, stop or kill."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ STOP_SECONDS_MAX: Final = 60.0
 
 
 class Server:
-    """A ``segue serve`` over its own data directory, or over ``database_url``; keys are those of the first start."""
+    """A ``segue serve`` process with its own embedded cluster, or with ``database_url``.
+
+    The keys are read from the output of the first start.
+    """
 
     def __init__(self, directory: Path, database_url: str | None = None, **environment: str) -> None:
         self.directory = directory
@@ -46,17 +49,17 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def events(self) -> list[dict[str, Any]]:
-        """What it logged since the first start."""
-        return [json.loads(line) for line in self.said.splitlines() if line.startswith("{")]
+        """Return all log events since the first start."""
+        return [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SEGUE_", "DATABASE_URL"))}
         if kept.pop("PYTHONDONTWRITEBYTECODE", None):
-            # Compiling the application takes longer than starting it, and the tests start it a hundred times.
+            # Compiling the application takes longer than its start, and the tests start it a hundred times.
             kept["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / f"segue-tests-pycache-{os.getuid()}")
         return {**kept, **self._environment}
 
@@ -75,25 +78,25 @@ class Server:
             )
 
     def start(self, *options: str) -> Server:
-        """Start the process and wait until it is ready. Raises RuntimeError with its own words."""
+        """Start the process and wait until it is ready. Raise RuntimeError with its output if it fails."""
         self.spawn(*options)
         deadline = time.monotonic() + START_SECONDS_MAX
         with httpx.Client() as client:
             while not self._is_ready(client):
-                self._still_expected(deadline)
+                self._check_starting(deadline)
                 time.sleep(0.03)
         self._read_keys()
         return self
 
-    async def until_ready(self) -> None:
-        """As the end of :meth:`start`, for a caller that has other things to do meanwhile."""
+    async def wait_until_ready(self) -> None:
+        """Wait until the spawned process is ready, without blocking the event loop."""
         deadline = time.monotonic() + START_SECONDS_MAX
         async with httpx.AsyncClient() as client:
             while True:
                 with suppress(httpx.TransportError):
                     if (await client.get(self.url + "/readyz")).status_code == httpx.codes.OK:
                         break
-                self._still_expected(deadline)
+                self._check_starting(deadline)
                 await asyncio.sleep(0.03)
         self._read_keys()
 
@@ -103,21 +106,21 @@ class Server:
         except httpx.TransportError:
             return False
 
-    def _still_expected(self, deadline: float) -> None:
+    def _check_starting(self, deadline: float) -> None:
         assert self._process is not None
         if self._process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"The server is not ready. It said:\n{self.said[-8000:]}")
+            raise RuntimeError(f"The server is not ready. Its output:\n{self.output[-8000:]}")
 
     def _read_keys(self) -> None:
-        if not self.write_key and (found := re.search(r"wk_\w{32}.*?sk_\w{32}", self.said, re.DOTALL)):
-            self.write_key, self.secret_key = found[0][:35], found[0][-35:]
+        if not self.write_key and (keys := re.search(r"wk_\w{32}.*?sk_\w{32}", self.output, re.DOTALL)):
+            self.write_key, self.secret_key = keys[0][:35], keys[0][-35:]
 
     def interrupt(self, number: int = signal.SIGINT) -> None:
         assert self._process is not None
         self._process.send_signal(number)
 
     def wait(self) -> int:
-        """The exit status, once it has ended by itself."""
+        """Wait for the process to end and return its exit status."""
         assert self._process is not None
         status = self._process.wait(STOP_SECONDS_MAX)
         self._process = None
@@ -128,14 +131,14 @@ class Server:
         return self.wait()
 
     def kill(self) -> None:
-        """``kill -9``, and the kernel has taken it away."""
+        """Kill the process with SIGKILL and wait for its end."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
         self._process = None
 
     def clean_up(self) -> None:
-        """After a test, however it ended: nothing of it runs on."""
+        """Stop the server and its cluster after a test, by force if necessary."""
         if self._process is not None:
             self.interrupt()
             with suppress(subprocess.TimeoutExpired):
@@ -151,7 +154,7 @@ class Server:
         return EmbeddedPostgres(self.data).pid
 
     def command(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Another ``segue`` command over the same database."""
+        """Run another ``segue`` command on the same database."""
         return subprocess.run(
             [sys.executable, "-m", "app", *arguments],
             cwd=ROOT,
@@ -169,7 +172,7 @@ class Server:
 
 
 class Client:
-    """What a business's own code does: send with the write key, ask with the secret one."""
+    """API client that sends with the write key and queries with the secret key."""
 
     def __init__(self, http: httpx.AsyncClient, write_key: str, secret_key: str) -> None:
         self.http = http
@@ -177,7 +180,7 @@ class Client:
         self.secret = {"Authorization": f"Bearer {secret_key}"}
 
     async def send(self, *messages: dict[str, Any]) -> dict[str, Any]:
-        """The receipt of one batch. Raises AssertionError for anything but 200."""
+        """Send a batch and return its receipt. Raise AssertionError unless the status is 200."""
         answer = await self.http.post("/v1/batch", json={"batch": list(messages)}, auth=self.write)
         assert answer.status_code == 200, answer.text
         receipt: dict[str, Any] = answer.json()
@@ -189,7 +192,7 @@ class Client:
         return answer.json()
 
     async def all_of(self, path: str) -> list[Any]:
-        """Every item of a paged list."""
+        """Return all items of a paginated list."""
         items: list[Any] = []
         page = await self.ask(path)
         while page["next_cursor"] is not None:

@@ -1,4 +1,4 @@
-"""The modules of ``app/`` as syntax trees, for tests of style: nothing is imported."""
+"""Syntax trees of the modules of ``app/``, for style tests. No module is imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 
 class SourceModule(NamedTuple):
-    """``name`` is dotted; that of a package is the package's own."""
+    """One file. ``name`` is dotted; for ``__init__.py`` it is the name of the package."""
 
     name: str
     path: Path
@@ -45,13 +45,13 @@ def _read(path: Path) -> SourceModule:
 
 @cache
 def imports_of(module: SourceModule) -> frozenset[str]:
-    """Names of the modules of ``app`` that a module imports, inside of functions and for types only too."""
+    """Return the names of all ``app`` modules that a module imports, including late and type-only imports."""
     names = {name for node in ast.walk(module.tree) for name in _targets(node) if name in source_modules()}
     return frozenset(names - {module.name})
 
 
 def _targets(node: ast.AST) -> Iterator[str]:
-    """``from a import b`` imports the module ``a.b`` if there is one, else ``a``."""
+    """Yield the imported modules. ``from a import b`` imports module ``a.b`` if it exists, else ``a``."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -60,8 +60,8 @@ def _targets(node: ast.AST) -> Iterator[str]:
             yield inner if inner in source_modules() else node.module
 
 
-def circles(graph: Mapping[str, AbstractSet[str]]) -> list[list[str]]:
-    """Return each set of nodes that reach one another, sorted; none in a graph without circles."""
+def cycles(graph: Mapping[str, AbstractSet[str]]) -> list[list[str]]:
+    """Return the sorted groups of nodes that reach one another: the cycles of the graph."""
     reached = {node: _reachable(graph, node) for node in graph}
     groups = {
         frozenset(other for other in reached[node] if node in reached[other]) for node in graph if node in reached[node]
@@ -70,7 +70,7 @@ def circles(graph: Mapping[str, AbstractSet[str]]) -> list[list[str]]:
 
 
 def _reachable(graph: Mapping[str, AbstractSet[str]], start: str) -> set[str]:
-    """Return the nodes to which at least one edge leads from ``start``."""
+    """Return the nodes that one or more edges away from ``start``."""
     reached: set[str] = set()
     pending = [start]
     while pending:

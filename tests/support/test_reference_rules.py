@@ -1,4 +1,4 @@
-"""The naive reading itself, by cases worked out by hand; and that it tries enough instants."""
+"""The reference evaluator: cases worked out by hand, and completeness of the instants that it tries."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_values(expression: Any, expected: Any) -> None:
         ("1987-10-25", "America/St_Johns", "1987-10-25T02:30:00Z"),  # 00:01 went back to 23:01
     ],
 )
-def test_days_begin(day: str, zone: str, instant: str) -> None:
+def test_first_instant_of_a_day(day: str, zone: str, instant: str) -> None:
     assert reference_rules.first_instant(date.fromisoformat(day), zone) == reference_rules.rfc3339(instant)
 
 
@@ -76,26 +76,26 @@ def test_days_begin(day: str, zone: str, instant: str) -> None:
         ("2024-10-03T05:30:00Z", "1mo", "America/New_York", "2024-11-03T05:30:00Z"),  # 01:30 came twice: the first
     ],
 )
-def test_months_are_added(instant: str, length: str, zone: str, expected: str) -> None:
+def test_add_months(instant: str, length: str, zone: str, expected: str) -> None:
     assert reference_rules.add(reference_rules.rfc3339(instant), length, zone) == reference_rules.rfc3339(expected)
 
 
-def test_nothing_holds_before_birth_and_a_told_message_is_a_birth() -> None:
+def test_nothing_holds_before_the_first_message() -> None:
     history = [TraitsEntry(START, "m", "site", {})]
     assert not reference_rules.holds({"everyone": True}, history, START - 1, NOTHING)
     assert reference_rules.holds({"not": {"did": "*"}}, history, START, NOTHING)
     assert reference_rules.since({"everyone": True}, history, START + DAY, NOTHING) == START
 
 
-def test_what_has_not_happened_is_not_known() -> None:
+def test_later_messages_are_ignored() -> None:
     history = [did(0), did(HOUR)]
     assert reference_rules.next_change({"did": "A", "within": "2h"}, history, START, NOTHING) == START + 2 * HOUR
     assert reference_rules.next_change({"did": "A", "within": "2h"}, history, START + HOUR, NOTHING) == START + 3 * HOUR
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_between_the_instants_that_are_tried_nothing_changes(seed: int) -> None:
-    """Random instants in between: a change there would be one that the naive reading overlooked."""
+def test_nothing_changes_between_tried_instants(seed: int) -> None:
+    """Try random instants in between. A change there is one that the reference evaluator misses."""
     draw = Random(seed)
     question = questions(draw, 2)
     for rule in question.rules:

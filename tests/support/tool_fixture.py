@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NOW = 1_777_982_400_000_000
-"""2026-05-05T12:00:00Z: when the tests' deliveries arrive."""
+"""2026-05-05T12:00:00Z: time at which the tests deliver webhooks."""
 
 SignedWith = tuple[Mapping[str, str], Mapping[str, str]]
-"""(headers, query parameters) that a tool adds to prove itself."""
+"""(headers, query parameters) by which a tool authenticates a delivery."""
 
 
 @dataclass(frozen=True)
 class Touchpoint:
-    """What the customer's timeline must show; of ``properties`` and ``context`` at least these members."""
+    """Expected touchpoint. ``properties`` and ``context`` may have more members than these."""
 
     name: str
     channel: str
@@ -28,65 +28,66 @@ class Touchpoint:
 
 @dataclass(frozen=True)
 class Case:
-    """One delivery and what must become of it."""
+    """One delivery and its expected result."""
 
     about: str
     body: bytes
     who: str = ""
-    """Reference of the customer whose timeline is looked at: ``email:user@example.com``. Empty: nobody's."""
+    """Customer whose timeline is checked, such as ``email:user@example.com``. If empty, none is."""
     touchpoints: tuple[Touchpoint, ...] = ()
-    """All of that customer, in order of time."""
+    """All touchpoints of that customer, oldest first."""
     traits: Mapping[str, Any] = field(default_factory=dict)
-    """At least these of that customer."""
+    """Traits that the customer has, perhaps among others."""
     identities: tuple[str, ...] = ()
-    """At least these (``kind:value``) of that customer."""
+    """Identities (``kind:value``) that the customer has, perhaps among others."""
     accepted: int | None = None
-    """Messages stored; None: as many as touchpoints."""
+    """Number of stored messages. None means one for each touchpoint."""
     rejected: int = 0
     ignored: int = 0
-    """Events that concern no person."""
+    """Number of events without a customer."""
     headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
     query: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Fixture:
-    """``sign(body, secret, now, url)`` proves a delivery as the tool does: written with the standard library or the
-    vendor's own helper, never with the code it tests. ``now`` is in microseconds.
+    """Deliveries of one tool and their expected results.
+
+    ``sign(body, secret, now, url)`` authenticates a delivery as the tool does. It uses the standard library or the
+    vendor's own helper, never the code under test. ``now`` is in microseconds.
     """
 
     kind: str
     secret: str
-    """As the operator enters it. Of kinds whose token Segue makes: empty, and the harness hands the token to sign."""
+    """Secret that the operator enters. Empty if Segue generates the token; ``sign`` then receives that token."""
     sign: Callable[[bytes, str, int, str], SignedWith]
     sample: Case
-    """The documented sample: its body is CONNECTOR.sample."""
+    """Documented sample. Its body is ``CONNECTOR.sample``."""
     several: Case
-    """Several events in one body, or several people of one event; where a tool sends one by one, another event."""
+    """Several events in one body, or several customers of one event. If a tool batches nothing: another event."""
     unknown: Case
-    """An event type that nobody knows yet: stored under the tool's own name."""
+    """Event of an unknown type, which is stored under the tool's own name."""
     non_ascii: Case
     times: tuple[Case, ...]
-    """Times in every spelling that the tool is known to use, and a nonsensical one."""
+    """Events with each known time format of the tool, and with an invalid time."""
     malformed: Case
-    """Signed, but not what the tool sends: answered with success, and kept in quarantine."""
+    """Authenticated delivery with an invalid body. It is answered with success and quarantined."""
     others: tuple[Case, ...] = ()
-    """Every other type of event that the adapter names, and whatever deserves a row."""
+    """All other event types of the adapter, and special cases."""
     other_secret: str = ""
-    """Another one of the same form, which ``sign`` can sign with too; empty: ``secret`` with ``other-`` before it."""
+    """Second secret that ``sign`` accepts. If empty, ``other-`` followed by ``secret`` is used."""
     options: Mapping[str, str] = field(default_factory=dict)
     certificates: Mapping[str, bytes] = field(default_factory=dict)
-    """What stands at addresses that the service asks by itself."""
+    """Responses to the application's own requests, by URL."""
     stale_seconds: int | None = None
-    """A signature older than this is refused; None where the scheme has no time."""
+    """Maximum age of a signature in seconds. None if the scheme has no timestamp."""
     seal: Callable[[bytes, str, int, str], bytes] = lambda body, *_: body
-    """``seal(body, secret, now, url)`` is the body as it is sent, where a tool proves itself inside it; before sign."""
+    """Return the body with the tool's credentials in it. It is called before ``sign``, with the same arguments."""
     covers_body: bool = True
-    """False where the proof does not cover the body: a token, or a signature of a nonce."""
+    """False if the credentials do not depend on the body: a token, or a signature of a nonce."""
 
     @property
     def cases(self) -> tuple[Case, ...]:
-        """All of them."""
         always = (self.sample, self.several, self.unknown, self.non_ascii, *self.times, self.malformed)
         return (*always, *self.others)
 

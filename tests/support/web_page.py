@@ -1,4 +1,4 @@
-"""What a page does: it has a secret of its own, sends with it, and asks what it is told."""
+"""A web page as a client: it sends messages with a visitor proof and reads the visitor's state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ORIGIN = "https://shop.example.com"
 
 @dataclass
 class WebPage:
-    """A visitor's page, on an origin of its own."""
+    """Page of one visitor, with an origin of its own."""
 
     service: RunningApp
     write_key: str = ""
@@ -36,20 +36,20 @@ class WebPage:
         return self.write_key or self.service.keys.write_key
 
     async def post(self, *messages: dict[str, Any], **visitor: Any) -> httpx.Response:
-        """The messages as the snippet sends them; ``visitor`` replaces what it says of its visitor."""
+        """Send messages as the browser library does. ``visitor`` replaces the claim about the visitor."""
         claim = visitor or {"id": self.id, "proof": self.proof, **({} if self.me is None else {"me": self.me})}
         return await self.service.client.post(
             "/v1/b",
             json={
                 "writeKey": self.key,
-                "batch": [{"anonymousId": self.id, **each} for each in messages],
+                "batch": [{"anonymousId": self.id, **message} for message in messages],
                 "visitor": claim,
             },
             headers={} if self.origin is None else {"Origin": self.origin},
         )
 
     async def send(self, *messages: dict[str, Any], **visitor: Any) -> dict[str, Any]:
-        """The receipt."""
+        """Send messages and return the receipt. Remember the visitor token."""
         response = await self.post(*messages, **visitor)
         assert response.status_code == 200, response.text
         receipt: dict[str, Any] = response.json()
@@ -64,8 +64,8 @@ class WebPage:
             headers={**({} if self.origin is None else {"Origin": self.origin}), **(headers or {})},
         )
 
-    async def ask_anew(self) -> dict[str, Any]:
-        """With a token of now, however much time has passed."""
+    async def ask_with_new_token(self) -> dict[str, Any]:
+        """Renew the visitor token, then return the visitor's state."""
         await self.send()
         return await self.ask()
 
@@ -81,4 +81,4 @@ def did(event: str, **more: Any) -> dict[str, Any]:
 
 
 def is_member(answer: dict[str, Any], key: str) -> bool:
-    return key in [each["key"] for each in answer["segments"]]
+    return key in [segment["key"] for segment in answer["segments"]]

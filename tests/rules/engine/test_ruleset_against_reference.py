@@ -20,7 +20,7 @@ from app.projection.fold import POINTS_UNLIMITED, Transition
 from app.rules.engine.ruleset import Ruleset
 from app.rules.language.definitions import parse_rule, rule_to_json
 from tests.support import reference_rules
-from tests.support.case_count import FACTOR, at_most, case_count
+from tests.support.case_count import FACTOR, case_count, case_count_at_most
 from tests.support.reference_rules import Entry, Evaluator, TrackEntry, TraitsEntry, World
 from tests.support.rule_engine import Folded, compiled, folded, occurrence, ruleset_of, ruleset_of_all, segment, stored
 from tests.support.rule_strategies import (
@@ -145,7 +145,7 @@ def test_number_of_reference_cases_is_large() -> None:
     assert 20_000 * min(FACTOR, 1) <= BLOCKS * CASES_PER_BLOCK
 
 
-@settings(quick_settings, max_examples=at_most(150))
+@settings(quick_settings, max_examples=case_count_at_most(150))
 @given(randoms)
 def test_single_rule_agrees_with_reference(draw: Random) -> None:
     """Run single cases with Hypothesis, which makes a failing case small."""
@@ -234,7 +234,7 @@ def test_touchpoints_of_one_instant_enter_and_leave_together(window: dict[str, s
 # ------------------------------------------------------------------------------------------------- properties
 
 
-@settings(quick_settings, max_examples=at_most(60))
+@settings(quick_settings, max_examples=case_count_at_most(60))
 @given(randoms)
 def test_not_is_complement_and_changes_at_same_instant(draw: Random) -> None:
     question = questions(draw, 1)
@@ -246,7 +246,7 @@ def test_not_is_complement_and_changes_at_same_instant(draw: Random) -> None:
         assert ruleset.next_change_at(RULE_ID, state, t) == ruleset.next_change_at("segment:opposite", state, t)
 
 
-@settings(quick_settings, max_examples=at_most(60))
+@settings(quick_settings, max_examples=case_count_at_most(60))
 @given(
     randoms,
     st.sampled_from([("eq", "ne"), ("in", "not_in"), ("contains", "not_contains"), ("any_of", "none_of")]),
@@ -263,7 +263,7 @@ def test_negative_operators_are_complements(draw: Random, pair: tuple[str, str],
     assert bool(matches[0]) != bool(matches[1])
 
 
-@settings(quick_settings, max_examples=at_most(100))
+@settings(quick_settings, max_examples=case_count_at_most(100))
 @given(randoms)
 def test_rule_round_trips_through_json_with_same_leaves(draw: Random) -> None:
     question = questions(draw, 1)
@@ -277,7 +277,7 @@ def test_rule_round_trips_through_json_with_same_leaves(draw: Random) -> None:
     assert ruleset.rule_ids == second.rule_ids
 
 
-@settings(quick_settings, max_examples=at_most(60))
+@settings(quick_settings, max_examples=case_count_at_most(60))
 @given(randoms)
 def test_message_changes_only_rules_that_read_it(draw: Random) -> None:
     question = questions(draw, 2)
@@ -298,7 +298,7 @@ def test_message_changes_only_rules_that_read_it(draw: Random) -> None:
             assert without.next_change(rule, last.t) == after.next_change(rule, last.t)
 
 
-@settings(quick_settings, max_examples=at_most(50))
+@settings(quick_settings, max_examples=case_count_at_most(50))
 @given(randoms)
 def test_explanation_agrees_with_reference_and_lists_touchpoints(draw: Random) -> None:
     """Check every node of a rule with counts under all, any and not."""
