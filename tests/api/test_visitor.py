@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from app.formats.timestamps import parse, rfc3339
 from app.postgres.pool import FrozenClock
 from app.queries.customers import CustomerQueries
 from app.touchpoint import DAY, HOUR
-from tests.support.running_app import RunningApp, running_app
+from tests.support.running_app import NOON, RunningApp, running_app
 from tests.support.web_page import WebPage, did, is_member
 
 VIP = {"key": "vip", "public": True, "rule": {"did": "Order Completed", "within": "1d"}}
@@ -335,56 +336,56 @@ EVENTS = st.sampled_from(["Product Viewed", "Order Completed", "Cart Viewed"])
 SENT = st.lists(st.tuples(EVENTS, st.integers(0, 4 * 24)), max_size=8)
 
 
+@pytest.fixture
+def shared_app(settings: Settings) -> Iterator[tuple[asyncio.Runner, RunningApp]]:
+    """One application for all examples of a test, and the runner of its event loop."""
+    with asyncio.Runner() as runner:
+        context = running_app(settings, FrozenClock(NOON))
+        yield runner, runner.run(context.__aenter__())
+        runner.run(context.__aexit__(None, None, None))
+
+
 @given(
     sent=SENT, after=st.integers(0, 4 * 24), public=st.sets(st.sampled_from(["vip", "credit-risk", "shop", "orders"]))
 )
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_profile_is_the_public_part_of_the_customer(
-    settings: Settings, sent: list[tuple[str, int]], after: int, public: set[str]
+    shared_app: tuple[asyncio.Runner, RunningApp], sent: list[tuple[str, int]], after: int, public: set[str]
 ) -> None:
     """The profile is the public part of the customer, and changes at valid_until but not before."""
-    asyncio.run(_is_public_part(settings, sent, after, public))
+    runner, service = shared_app
+    runner.run(_is_public_part(service, sent, after, public))
 
 
-async def _is_public_part(settings: Settings, sent: list[tuple[str, int]], after: int, public: set[str]) -> None:
-    clock = FrozenClock(1_767_268_800_000_000)
-    async with running_app(settings, clock) as service:
-        write, secret = await keys_of(service)
-        service.keys = type(service.keys)("default", write, secret)
-        for path, body in (("segments", VIP), ("segments", SECRET), ("journeys", JOURNEY), ("traits", ORDERS)):
-            wanted = {**body, "public": body["key"] in public}
-            if (await service.client.get(f"/v1/{path}/{body['key']}", headers=service.secret)).status_code == 404:
-                await service.tell("POST", f"/v1/{path}", wanted, 201)
-            else:
-                await service.tell("PUT", f"/v1/{path}/{body['key']}", wanted)
-        page = WebPage(service)
-        me = (await page.send(*(did(event, timestamp=rfc3339(clock.instant - at * HOUR)) for event, at in sent)))["me"]
-        for instant in (
-            clock.instant + after * HOUR,
-            *((micros_of(me["valid_until"]) - 1,) if me["valid_until"] else ()),
-        ):
-            clock.instant = max(instant, clock.instant)
-            me = await page.ask_with_new_token()
-            if not sent:
-                assert me["segments"] == []
-                continue
-            customer = await service.ask(f"/v1/customers/anonymous_id:{page.id}")
-            assert me["segments"] == [item for item in customer["segments"] if item["key"] in public]
-            assert {key: place["stage"] for key, place in me["stages"].items()} == {
-                key: place["stage"] for key, place in customer["stages"].items() if key in public
-            }
-            assert me["traits"] == {key: value for key, value in customer["traits"].items() if key in public}
-        if me["valid_until"]:
-            clock.instant = micros_of(me["valid_until"]) - 1
-            assert (await page.ask_with_new_token())["etag"] == me["etag"]
-            clock.instant += 1
-            assert (await page.ask_with_new_token())["etag"] != me["etag"]
-
-
-async def keys_of(service: RunningApp) -> tuple[str, str]:
-    """Create new keys for a workspace whose first secret key is lost."""
-    if service.keys.secret_key:
-        return service.keys.write_key, service.keys.secret_key
-    registry = service.app.state.services.registry
-    made = [await registry.keys.create(*item) for item in (("write", "default", ""), ("secret", None, ""))]
-    return made[0].key, made[1].key
+async def _is_public_part(service: RunningApp, sent: list[tuple[str, int]], after: int, public: set[str]) -> None:
+    clock = service.clock
+    assert isinstance(clock, FrozenClock)
+    clock.instant = NOON
+    for path, body in (("segments", VIP), ("segments", SECRET), ("journeys", JOURNEY), ("traits", ORDERS)):
+        wanted = {**body, "public": body["key"] in public}
+        if (await service.client.get(f"/v1/{path}/{body['key']}", headers=service.secret)).status_code == 404:
+            await service.tell("POST", f"/v1/{path}", wanted, 201)
+        else:
+            await service.tell("PUT", f"/v1/{path}/{body['key']}", wanted)
+    page = WebPage(service)
+    me = (await page.send(*(did(event, timestamp=rfc3339(clock.instant - at * HOUR)) for event, at in sent)))["me"]
+    for instant in (
+        clock.instant + after * HOUR,
+        *((micros_of(me["valid_until"]) - 1,) if me["valid_until"] else ()),
+    ):
+        clock.instant = max(instant, clock.instant)
+        me = await page.ask_with_new_token()
+        if not sent:
+            assert me["segments"] == []
+            continue
+        customer = await service.ask(f"/v1/customers/anonymous_id:{page.id}")
+        assert me["segments"] == [item for item in customer["segments"] if item["key"] in public]
+        assert {key: place["stage"] for key, place in me["stages"].items()} == {
+            key: place["stage"] for key, place in customer["stages"].items() if key in public
+        }
+        assert me["traits"] == {key: value for key, value in customer["traits"].items() if key in public}
+    if me["valid_until"]:
+        clock.instant = micros_of(me["valid_until"]) - 1
+        assert (await page.ask_with_new_token())["etag"] == me["etag"]
+        clock.instant += 1
+        assert (await page.ask_with_new_token())["etag"] != me["etag"]
