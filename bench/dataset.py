@@ -48,10 +48,10 @@ class Pipeline:
     async def define(self, key: str, rule: Json) -> None:
         await self.registry.definitions.define(parse_segment({"key": key, "rule": rule}), replace=False)
 
-    async def archive_except(self, *kept: str) -> None:
+    async def archive_except(self, *kept_keys: str) -> None:
         ruleset = self.registry.rules.current
         for definition in (*ruleset.segments, *ruleset.journeys):
-            if definition.key not in kept:
+            if definition.key not in kept_keys:
                 await self.registry.definitions.archive(definition.kind, definition.key)
 
     async def send(self, messages: Sequence[Json]) -> None:

@@ -35,7 +35,7 @@ _started = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def cluster_url() -> Iterator[str]:
-    """URL of a PostgreSQL cluster that is deleted after the run. It need not survive a crash, so fsync is off."""
+    """URL of a PostgreSQL cluster that is deleted after the run. It never has to survive a crash, so fsync is off."""
     quick = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "128MB", "autovacuum": "off"}
     with (
         tempfile.TemporaryDirectory(prefix="segue-tests-") as directory,
@@ -138,7 +138,7 @@ def make_server() -> Iterator[Callable[..., Server]]:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with what it needs, and run slow tests first so that none runs alone at the end."""
+    """Mark each test with its requirements, and run slow tests first so that none runs alone at the end."""
     requirements.mark(items)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 

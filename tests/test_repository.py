@@ -28,11 +28,11 @@ def test_constraints_contain_only_names_and_versions() -> None:
 
 
 def test_every_dependency_is_pinned() -> None:
-    wanted = [
+    expected = [
         *PYPROJECT["project"]["dependencies"],
         *(name for extra in PYPROJECT["project"]["optional-dependencies"].values() for name in extra),
     ]
-    assert {re.split(r"[\[<>=~! ]", name)[0] for name in wanted} - {PYPROJECT["project"]["name"]} <= set(pinned())
+    assert {re.split(r"[\[<>=~! ]", name)[0] for name in expected} - {PYPROJECT["project"]["name"]} <= set(pinned())
 
 
 def test_installed_versions_are_the_pinned_ones() -> None:

@@ -87,16 +87,16 @@ def infer_mapping(
     """Infer a mapping from the columns and the first rows; more rows leave fewer doubts."""
     samples = {column: [row[column].strip() for row in rows if row.get(column, "").strip()] for column in columns}
     places = _infer_places(columns, samples)
-    taken = set(places.values())
+    used_targets = set(places.values())
     doubts: list[Doubt] = []
     mapping = FileMapping(columns=dict(places), delimiter=delimiter)
-    if not taken & {"user_id", "email", "anonymous_id", "phone", "ids.loyalty_card"}:
+    if not used_targets & {"user_id", "email", "anonymous_id", "phone", "ids.loyalty_card"}:
         doubts.append(Doubt(WHO, "Which column contains the user id?", tuple(columns)))
-    if "event" not in taken and "timestamp" not in taken:
+    if "event" not in used_targets and "timestamp" not in used_targets:
         mapping.others = "traits"
-    elif "event" not in taken:
+    elif "event" not in used_targets:
         doubts.append(Doubt(EVENT, "What is the name of the event in these rows?"))
-    elif "timestamp" not in taken:
+    elif "timestamp" not in used_targets:
         doubts.append(Doubt(WHEN, "Which column contains the time?", tuple(columns)))
     doubts += _infer_time_formats(mapping, _find_cells_of_place(places, samples, "timestamp"))
     doubts += _infer_decimal_comma(mapping, [samples[name] for name in columns if name not in places])

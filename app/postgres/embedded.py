@@ -78,7 +78,7 @@ OPTIONS: Final[Mapping[str, str]] = {
 
 
 class EmbeddedPostgresError(Exception):
-    """The cluster cannot be created, started or reached. The message says what to do."""
+    """The cluster cannot be created, started or reached. The message explains the remedy."""
 
 
 class EmbeddedPostgres:
@@ -355,7 +355,7 @@ def _find_cluster_owner(data_dir: Path, pgdata: Path) -> _ClusterOwner:
         with contextlib.suppress(KeyError):
             entry = pwd.getpwnam(name)
             return _ClusterOwner(name, entry.pw_uid, entry.pw_gid)
-    raise EmbeddedPostgresError("PostgreSQL cannot run as root, and there is no user postgres or nobody.")
+    raise EmbeddedPostgresError("PostgreSQL cannot run as root, and neither user 'postgres' nor 'nobody' exists.")
 
 
 def _ensure_access(owner: _ClusterOwner, data_dir: Path) -> None:

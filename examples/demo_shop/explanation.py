@@ -54,5 +54,5 @@ async def explain_visitor(api: httpx.AsyncClient, visitor: str) -> dict[str, Any
 
 
 def _touchpoint(item: dict[str, Any]) -> dict[str, Any]:
-    shown = {name: item[name] for name in _SHOWN}
-    return {**shown, "context": {name: item["context"].get(name) for name in _SHOWN_CONTEXT}}
+    visible = {name: item[name] for name in _SHOWN}
+    return {**visible, "context": {name: item["context"].get(name) for name in _SHOWN_CONTEXT}}

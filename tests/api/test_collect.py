@@ -185,13 +185,13 @@ ORIGIN = "https://shop.example.com"
 
 
 async def test_preflights_need_no_key(service: Any) -> None:
-    asked = {
+    request = {
         "Origin": ORIGIN,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization, content-type, rsa-retry-attempt",
     }
     for path in [*sorted(OPEN_PATHS), "/v1/projects/wk_any/settings"]:
-        response = await service.client.options(path, headers=asked)
+        response = await service.client.options(path, headers=request)
         assert response.status_code == 204, path
         assert response.headers["access-control-allow-origin"] == ORIGIN
         assert response.headers["access-control-allow-credentials"] == "true"

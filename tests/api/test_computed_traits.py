@@ -30,14 +30,20 @@ def order(total: Any, days: int, user: str = "user-1", **more: Any) -> dict[str,
 
 
 async def traits(service: RunningApp, user: str = "user-1", **params: Any) -> dict[str, Any]:
-    found: dict[str, Any] = (await service.ask(f"/v1/customers/{user}", params=params or None))["traits"]
-    return found
+    traits: dict[str, Any] = (await service.ask(f"/v1/customers/{user}", params=params or None))["traits"]
+    return traits
 
 
 async def test_computed_trait_lifecycle(settings: Settings, frozen: FrozenClock) -> None:
     async with running_app(settings, frozen) as service:
-        made = await service.tell("POST", "/v1/traits", TRAIT, 201)
-        assert {**TRAIT, "public": False, "version": 1, "status": "current", "created_at": made["created_at"]} == made
+        created = await service.tell("POST", "/v1/traits", TRAIT, 201)
+        assert {
+            **TRAIT,
+            "public": False,
+            "version": 1,
+            "status": "current",
+            "created_at": created["created_at"],
+        } == created
         assert (await service.tell("POST", "/v1/traits", TRAIT, 409))["code"] == "conflict"
         await service.send(order(10, 3), order(5.5, 2), order(100, 20))
         assert await traits(service) == {"spent": 15.5}
@@ -89,8 +95,12 @@ async def test_computed_trait_changes_as_time_passes(settings: Settings, frozen:
         ):
             frozen.instant = instant
             assert await traits(service) == {"spent": expected}
-        for instant, said in ((NOON - 3 * DAY - 1, {}), (NOON - 3 * DAY, {"spent": 10}), (NOON - DAY, {"spent": 15})):
-            assert await traits(service, as_of=rfc3339(instant)) == said
+        for instant, node_states in (
+            (NOON - 3 * DAY - 1, {}),
+            (NOON - 3 * DAY, {"spent": 10}),
+            (NOON - DAY, {"spent": 15}),
+        ):
+            assert await traits(service, as_of=rfc3339(instant)) == node_states
 
 
 async def test_explanation_lists_the_evidence_of_a_computed_trait(settings: Settings, frozen: FrozenClock) -> None:
@@ -136,8 +146,8 @@ async def test_explanation_nodes_have_since(settings: Settings, frozen: FrozenCl
         why = await service.ask("/v1/customers/user-1/segments/s/explain")
         both, trait = why["explanation"]["nodes"]
         did, no_refund = both["nodes"]
-        said = [(node["truth"], node["since"]) for node in (why["explanation"], both, trait, did, no_refund)]
-        assert said == [
+        node_states = [(node["truth"], node["since"]) for node in (why["explanation"], both, trait, did, no_refund)]
+        assert node_states == [
             (True, rfc3339(NOON - DAY)),
             (True, rfc3339(NOON - DAY)),
             (True, rfc3339(NOON - DAY)),
@@ -146,8 +156,8 @@ async def test_explanation_nodes_have_since(settings: Settings, frozen: FrozenCl
         ]
         (refunded,) = no_refund["nodes"]
         assert (refunded["truth"], refunded["since"], refunded["counted"]) == (False, rfc3339(NOON - DAY), 0)
-        asked = {"as_of": rfc3339(NOON - 7 * DAY)}
-        earlier = (await service.ask("/v1/customers/user-1/segments/s/explain", params=asked))["explanation"]
+        params = {"as_of": rfc3339(NOON - 7 * DAY)}
+        earlier = (await service.ask("/v1/customers/user-1/segments/s/explain", params=params))["explanation"]
         assert (earlier["truth"], earlier["since"]) == (True, rfc3339(NOON - 8 * DAY))
         assert (earlier["nodes"][0]["valid_until"], earlier["nodes"][1]["since"]) == (
             rfc3339(NOON - 6 * DAY),

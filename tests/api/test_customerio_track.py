@@ -94,8 +94,8 @@ async def test_write_key_requests_erasure_but_erases_nothing(service: RunningApp
         assert (response.status_code, response.json()) == (200, {}), response.text
     customer = await service.ask("/v1/customers/user-1")
     assert customer["traits"] == {"email": "user@example.com", "plan": "gold", "suppressed": True}
-    wanted = (await service.ask("/v1/erasure-requests"))["items"]
-    assert {(item["source"], item["kind"], item["value"], item["customer"]) for item in wanted} == {
+    requests = (await service.ask("/v1/erasure-requests"))["items"]
+    assert {(item["source"], item["kind"], item["value"], item["customer"]) for item in requests} == {
         ("default", "email", "user@example.com", customer["id"]),
         ("default", "user_id", "user-1", customer["id"]),
         ("default", "user_id", "no/body", None),
@@ -124,24 +124,24 @@ async def test_batch_stores_valid_operations_and_reports_the_others(service: Run
 
 async def test_entity_stores_one_operation(service: RunningApp) -> None:
     event = {"type": "person", "action": "event", "identifiers": {"email": "user@example.com"}, "name": "A"}
-    taken = await ask(service, "POST", "/api/v2/entity", event)
-    assert (taken.status_code, taken.json()) == (200, {})
+    receipt = await ask(service, "POST", "/api/v2/entity", event)
+    assert (receipt.status_code, receipt.json()) == (200, {})
     refused = await ask(service, "POST", "/api/v2/entity/", {**event, "name": ""})
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (400, "name")
-    [kept] = (await service.ask("/v1/quarantine"))["items"]
-    assert json.loads(kept["original"]) == {**event, "name": ""}
+    [quarantined] = (await service.ask("/v1/quarantine"))["items"]
+    assert json.loads(quarantined["original"]) == {**event, "name": ""}
 
 
 async def test_refused_call_can_be_replayed_once(service: RunningApp) -> None:
     refused = await ask(service, "POST", of_customer("a/b", "/events"), {"name": "", "data": {"price": 1}})
     assert (refused.status_code, refused.json()) == (200, {})
-    [kept] = (await service.ask("/v1/quarantine"))["items"]
-    corrected = {**json.loads(kept["original"]), "name": "Mended"}
+    [quarantined] = (await service.ask("/v1/quarantine"))["items"]
+    corrected = {**json.loads(quarantined["original"]), "name": "Mended"}
     for accepted, duplicate in ((1, 0), (0, 1)):
-        receipt = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", corrected)
+        receipt = await service.tell("POST", f"/v1/quarantine/{quarantined['id']}/replay", corrected)
         assert (receipt["accepted"], receipt["duplicate"]) == (accepted, duplicate)
     [touchpoint] = await touchpoints_of(service, quote("user_id:a/b", safe=""))
-    assert (touchpoint["name"], touchpoint["occurred_at"]) == ("Mended", kept["received_at"])
+    assert (touchpoint["name"], touchpoint["occurred_at"]) == ("Mended", quarantined["received_at"])
 
 
 @pytest.mark.parametrize("body", [b"no", b"7", b"[]", b'{"a":', b"\xff"])
@@ -174,8 +174,8 @@ async def test_operation_about_many_people_is_limited_before_parsing(service: Ru
     for operation in (related(1_000, attributes={"note": "x" * 2_000}), related(1, attributes={"note": "x" * 40_000})):
         response = await ask(service, "POST", "/api/v2/batch", {"batch": [operation]})
         assert response.status_code == 207
-        kept = (await service.ask("/v1/quarantine"))["items"]
-        assert {item["code"] for item in kept} == {"message_too_large"}
+        quarantined = (await service.ask("/v1/quarantine"))["items"]
+        assert {item["code"] for item in quarantined} == {"message_too_large"}
     many = [related(300, attributes={"name": "Acme"}, id=f"o-{n}") for n in range(12)]
     response = await ask(service, "POST", "/api/v2/batch", {"batch": many})
     assert response.status_code == 207
@@ -199,9 +199,9 @@ async def test_deleted_relationships_are_recorded_as_such(service: RunningApp) -
     v1 = {"cio_relationships": {"action": "delete_relationships", "relationships": relation}}
     assert (await ask(service, "PUT", of_customer("user-0"), v1)).status_code == 200
     rows = await service.app.state.services.pool.fetch("SELECT type, name FROM touchpoints ORDER BY occurred_at")
-    told = [(row["type"], row["name"]) for row in rows]
-    assert told.count(("track", "customerio.relationship_deleted")) == 3
-    assert "group" not in {type for type, _ in told}
+    messages = [(row["type"], row["name"]) for row in rows]
+    assert messages.count(("track", "customerio.relationship_deleted")) == 3
+    assert "group" not in {type for type, _ in messages}
 
 
 async def test_top_level_relationships_and_phone_identities(service: RunningApp) -> None:
@@ -219,5 +219,5 @@ async def test_refused_operation_about_many_people_is_quarantined_once(service: 
     operation = {**related(0), "cio_relationships": [{}] * 200}
     response = await ask(service, "POST", "/api/v2/batch", {"batch": [operation]})
     assert [item["batch_index"] for item in response.json()["errors"]] == [0]
-    [kept] = (await service.ask("/v1/quarantine"))["items"]
-    assert json.loads(kept["original"]) == operation
+    [quarantined] = (await service.ask("/v1/quarantine"))["items"]
+    assert json.loads(quarantined["original"]) == operation

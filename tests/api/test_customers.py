@@ -40,8 +40,8 @@ async def test_customer_has_identities_traits_stages_and_segments(service: Runni
     assert stage["cause"] == {"kind": "message", "message_id": "m-1", "source": "default"}
     assert {"first-time-buyers", "new-visitors"} <= {item["key"] for item in customer["segments"]}
     for name in ("email:user@example.com", "email: USER@example.com ", "anonymous_id:anon-1", f"id:{customer['id']}"):
-        found = await service.ask(f"/v1/customers/{quote(name, safe='')}")
-        assert found["id"] == customer["id"], name
+        result = await service.ask(f"/v1/customers/{quote(name, safe='')}")
+        assert result["id"] == customer["id"], name
 
 
 async def test_id_of_a_merged_customer_still_resolves(service: RunningApp) -> None:
@@ -85,21 +85,21 @@ async def test_ids_in_paths_may_contain_any_character(service: RunningApp) -> No
 async def test_percent_encoded_ids_round_trip(settings: Settings, start: Any) -> None:
     texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40)
     async with start(settings) as service:
-        found: list[str] = []
+        result: list[str] = []
 
         @given(texts)
         @hypothesis_settings(max_examples=60, suppress_health_check=list(HealthCheck), database=None)
         def collect(text: str) -> None:
-            found.append(text)
+            result.append(text)
 
         collect()
         response = await service.client.post(
-            "/v1/batch", json={"batch": [track("e", item) for item in found], "writeKey": service.keys.write_key}
+            "/v1/batch", json={"batch": [track("e", item) for item in result], "writeKey": service.keys.write_key}
         )
         refused = {item["index"] for item in response.json()["rejections"]}
-        kept = [item for index, item in enumerate(found) if index not in refused]
-        assert len(kept) > len(found) / 2
-        for item in kept:
+        remaining = [item for index, item in enumerate(result) if index not in refused]
+        assert len(remaining) > len(result) / 2
+        for item in remaining:
             customer = await service.ask(f"/v1/customers/user_id:{quote(item, safe='')}")
             assert {"kind": "user_id", "value": item} in customer["identities"]
 
@@ -144,8 +144,8 @@ async def test_customer_reads_support_etags(service: RunningApp) -> None:
         first = await service.client.get(url, headers=service.secret)
         tag = first.headers["etag"]
         assert tag.startswith('W/"')
-        for asked in (tag, tag.removeprefix("W/"), f'"other", {tag}', "*"):
-            again = await service.client.get(url, headers={**service.secret, "If-None-Match": asked})
+        for header in (tag, tag.removeprefix("W/"), f'"other", {tag}', "*"):
+            again = await service.client.get(url, headers={**service.secret, "If-None-Match": header})
             assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
     url = "/v1/customers/user-1"
     tag = (await service.client.get(url, headers=service.secret)).headers["etag"]
@@ -216,7 +216,7 @@ async def test_future_message_limits_valid_until(settings: Settings, start: Any,
 
 
 async def test_explanations_consider_future_messages(settings: Settings, start: Any, frozen: FrozenClock) -> None:
-    """Each node is valid until the message counts or time changes it, whichever comes first."""
+    """Each node is valid until the message takes effect or time changes its truth."""
     hour = 3600 * SECOND
     async with start(settings, frozen) as service:
         recent = {"did": "e", "within": "2h"}
@@ -322,8 +322,8 @@ async def test_touchpoints_are_paginated(service: RunningApp) -> None:
 async def test_issued_cursors_are_accepted(service: RunningApp) -> None:
     """255 characters that JSON escapes give the longest cursor."""
     await service.send(*[track("e", messageId=char * 255, timestamp=rfc3339(NOON)) for char in "\x01\x02\x03"])
-    found = await service.all_of("/v1/customers/user-1/touchpoints", limit=1)
-    assert [item["message_id"][0] for item in found] == ["\x03", "\x02", "\x01"]
+    result = await service.all_of("/v1/customers/user-1/touchpoints", limit=1)
+    assert [item["message_id"][0] for item in result] == ["\x03", "\x02", "\x01"]
 
 
 ABSURD = [

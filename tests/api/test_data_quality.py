@@ -142,16 +142,16 @@ async def test_quarantined_message_is_stored_after_the_plan_is_corrected(service
     assert receipt["rejections"][0]["code"] == "tracking_plan"
     (violated,) = await violations(service)
     assert violated["sample"] == {"total": "5"}
-    (kept,) = (await service.ask("/v1/quarantine"))["items"]
-    assert kept["code"] == "tracking_plan"
-    again = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay")
+    (quarantined,) = (await service.ask("/v1/quarantine"))["items"]
+    assert quarantined["code"] == "tracking_plan"
+    again = await service.tell("POST", f"/v1/quarantine/{quarantined['id']}/replay")
     assert again["rejections"][0]["code"] == "tracking_plan"
     await plan(service, "Order Completed", "quarantine", {"type": "object", "required": ["total"]})
-    assert (await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay"))["accepted"] == 1
-    # What the envelope said of it is still said: its time and who it was.
-    shown = await service.ask("/v1/customers/email:user@example.com/touchpoints")
-    order = next(item for item in shown["items"] if item["name"] == "Order Completed")
-    received_at = next(item for item in shown["items"] if item["name"] == "Product Added")["received_at"]
+    assert (await service.tell("POST", f"/v1/quarantine/{quarantined['id']}/replay"))["accepted"] == 1
+    # A replay still uses the sentAt and the identity of the envelope.
+    answer = await service.ask("/v1/customers/email:user@example.com/touchpoints")
+    order = next(item for item in answer["items"] if item["name"] == "Order Completed")
+    received_at = next(item for item in answer["items"] if item["name"] == "Product Added")["received_at"]
     assert order["received_at"] == received_at
     assert order["occurred_at"] != "2026-01-01T00:00:00.000000Z"
 
@@ -160,8 +160,10 @@ async def test_plan_entry_of_a_source_overrides_the_general_one(service: Running
     await plan(service, "Order Completed", "quarantine")
     await plan(service, "Order Completed", "off", source="default")
     await service.send(track("Order Completed"))
-    made = await service.tell("POST", "/v1/sources", {"key": "shop"}, 201)
-    response = await service.client.post("/v1/track", json={**track("Order Completed"), "writeKey": made["write_key"]})
+    created = await service.tell("POST", "/v1/sources", {"key": "shop"}, 201)
+    response = await service.client.post(
+        "/v1/track", json={**track("Order Completed"), "writeKey": created["write_key"]}
+    )
     assert response.json()["rejected"] == 1
     await service.tell("PUT", f"{PLAN}/x?source=none", {"schema": {}}, 404)
     listed = (await service.ask(PLAN))["items"]
@@ -219,8 +221,8 @@ async def test_invented_event_names_do_not_fill_the_statistics(service: RunningA
     rows = await service.app.state.services.pool.fetch("SELECT name, messages FROM source_volumes")
     assert len(rows) == NAMES_MAX + 1
     assert {row["name"]: row["messages"] for row in rows}[OTHER] == 2_900 - NAMES_MAX
-    found = (await service.ask("/v1/data-quality/anomalies"))["items"]
-    assert [(item["kind"], item["messages"]) for item in found] == [
+    result = (await service.ask("/v1/data-quality/anomalies"))["items"]
+    assert [(item["kind"], item["messages"]) for item in result] == [
         ("new_source", 2_900),
         ("too_many_names", 2_900 - NAMES_MAX),
     ]
@@ -239,9 +241,9 @@ async def test_anomalies_have_start_and_end(settings: Settings, start: Start) ->
         await fill(service, [*weeks, ("shop", NOON - HOUR, "web", "Order Completed", 30)])
         assert (await service.ask("/v1/data-quality/anomalies"))["items"] == []
         clock.instant += 1
-        (found,) = (await service.ask("/v1/data-quality/anomalies"))["items"]
-        assert (found["kind"], found["source"], found["event"]) == ("silence", "shop", None)
-        assert (found["since"], found["until"], found["expected"]) == ("2026-01-01T12:00:00.000000Z", None, 30.0)
+        (result,) = (await service.ask("/v1/data-quality/anomalies"))["items"]
+        assert (result["kind"], result["source"], result["event"]) == ("silence", "shop", None)
+        assert (result["since"], result["until"], result["expected"]) == ("2026-01-01T12:00:00.000000Z", None, 30.0)
         await service.send(track("Refund Asked", context={"channel": "chat"}))
         await fill(service, [("default", NOON - 9 * DAY, "server", "Order Completed", 1)])
         kinds = {(item["kind"], item["event"] or item["channel"]) for item in
@@ -278,7 +280,7 @@ async def test_source_health_counts_the_last_24_hours(settings: Settings, start:
         assert health["quarantined"] == 1
         assert [item["messages"] for item in health["hours"]] == [0] * 23 + [2]
         assert health["per_hour"] == round(2 / 24, 2)
-        # Whoever is refused may be anybody: it does not show that the source is there.
+        # A refused webhook may come from a stranger, so it does not count as a sign of life of the source.
         clock.instant += HOUR
         service.app.state.services.ingest.source_stats.count_refused("default", "wrong")
         assert (await service.ask("/v1/sources/default/health"))["last_seen_at"] == "2026-01-01T13:00:00.000000Z"
@@ -321,21 +323,21 @@ async def test_trait_coverage_counts_customers(service: RunningApp) -> None:
         track("Order Completed", "u-4"),
         {**identify("u-4", later=1), "timestamp": "2999-01-01T00:00:00Z"},
     )
-    # A trait of the future, within what clocks may differ, is no trait yet; one that was removed is none any more.
+    # A trait with a timestamp slightly in the future does not count yet, and a removed trait counts no longer.
     in_an_hour = service.clock.now() + HOUR
     await service.send({**identify("u-4", soon=1), "timestamp": rfc3339(in_an_hour)}, identify("u-1", age=None))
     await service.app.state.services.pool.execute(
         "UPDATE customers SET stale = true WHERE id IN (SELECT customer_id FROM identities WHERE value = 'u-3')"
     )
-    found = await service.ask("/v1/data-quality/trait-coverage")
-    assert found["customers"] == 4
-    assert found["items"] == [
+    result = await service.ask("/v1/data-quality/trait-coverage")
+    assert result["customers"] == 4
+    assert result["items"] == [
         {"trait": "plan", "customers": 3, "share": 0.75, "empty": 0},
         {"trait": "city", "customers": 2, "share": 0.5, "empty": 1},
         {"trait": "later", "customers": 1, "share": 0.25, "empty": 0},
         {"trait": "tags", "customers": 1, "share": 0.25, "empty": 1},
     ]
-    assert found["traits_total"] == 4
+    assert result["traits_total"] == 4
     assert len((await service.ask("/v1/data-quality/trait-coverage?limit=1"))["items"]) == 1
 
 

@@ -32,9 +32,15 @@ JOURNEY = {
 
 
 async def test_segment_lifecycle(service: RunningApp) -> None:
-    made = await service.tell("POST", "/v1/segments", SEGMENT, 201)
-    said = {"note": "", "public": False, "version": 1, "status": "current", "created_at": made["created_at"]}
-    assert {**SEGMENT, **said} == made
+    created = await service.tell("POST", "/v1/segments", SEGMENT, 201)
+    version_fields = {
+        "note": "",
+        "public": False,
+        "version": 1,
+        "status": "current",
+        "created_at": created["created_at"],
+    }
+    assert {**SEGMENT, **version_fields} == created
     assert (await service.tell("POST", "/v1/segments", SEGMENT, 409))["code"] == "conflict"
     assert (await service.tell("PUT", "/v1/segments/big", SEGMENT))["version"] == 1
     changed = {**SEGMENT, "rule": {"did": "Order Completed", "at_least": 2}}
@@ -52,8 +58,8 @@ async def test_segment_lifecycle(service: RunningApp) -> None:
 
 
 async def test_journey_lifecycle(service: RunningApp) -> None:
-    made = await service.tell("POST", "/v1/journeys", JOURNEY, 201)
-    assert [(item["key"], item["name"]) for item in made["stages"]] == [("started", "started"), ("paid", "Paid")]
+    created = await service.tell("POST", "/v1/journeys", JOURNEY, 201)
+    assert [(item["key"], item["name"]) for item in created["stages"]] == [("started", "started"), ("paid", "Paid")]
     await service.send(track("Order Completed"))
     assert (await service.ask("/v1/customers/user-1"))["stages"]["trial"]["stage"] == "paid"
     without_key = {"stages": JOURNEY["stages"][:1]}
@@ -206,7 +212,7 @@ async def test_member_count_equals_the_length_of_the_list(
     monkeypatch.setattr(app.queries.segment_members, "_RECOMPUTED_PER_PAGE_MAX", 7)
     chance = random.Random(7)
     async with start(settings, frozen) as service:
-        served = service.app.state.services
+        services = service.app.state.services
         bought = {f"user-{n}": NOON - chance.randrange(20) * DAY for n in range(40)}
         await service.send(*[track("Order Completed", who, timestamp=rfc3339(at)) for who, at in bought.items()])
         rule = {"did": "Order Completed", "within": "10d"}
@@ -224,31 +230,31 @@ async def test_member_count_equals_the_length_of_the_list(
                     assert (item["since"], item["valid_until"]) == (rfc3339(at), rfc3339(at + 10 * DAY))
 
         async def some(statement: str, *arguments: Any) -> list[bytes]:
-            rows = await served.pool.fetch("SELECT id FROM customers ORDER BY id")
+            rows = await services.pool.fetch("SELECT id FROM customers ORDER BY id")
             chosen = [row["id"] for row in rows if chance.random() < 0.5]
             if statement:
-                await served.pool.execute(statement, chosen, *arguments)
+                await services.pool.execute(statement, chosen, *arguments)
             return chosen
 
         await compare(NOON)
         filled = await some("")
-        ruleset = served.registry.rules.current
+        ruleset = services.registry.rules.current
         await transact(
-            served.pool, lambda connection: refresh_customers(connection, filled, ruleset, NOON, served.settings)
+            services.pool, lambda connection: refresh_customers(connection, filled, ruleset, NOON, services.settings)
         )
         await compare(NOON)
         frozen.instant = NOON + 3 * DAY
         await compare(frozen.instant)
         await some("UPDATE customers SET stale = true, sweep_at = $2 WHERE id = ANY($1::uuid[])", frozen.instant + DAY)
         await compare(frozen.instant)
-        # A list begun now and ended later speaks of now.
+        # All pages of a list show the instant of its first page.
         page = await service.ask("/v1/segments/recent/members", params={"limit": 2})
         expected = {who for who, at in bought.items() if at <= frozen.instant < at + 10 * DAY}
         frozen.instant += 5 * DAY
-        rows = [row["id"] for row in await served.pool.fetch("SELECT id FROM customers")]
+        rows = [row["id"] for row in await services.pool.fetch("SELECT id FROM customers")]
         await transact(
-            served.pool,
-            lambda connection: refresh_customers(connection, rows, ruleset, frozen.instant, served.settings),
+            services.pool,
+            lambda connection: refresh_customers(connection, rows, ruleset, frozen.instant, services.settings),
         )
         rest = await service.all_of("/v1/segments/recent/members", cursor=page["next_cursor"])
         assert sorted(item["identities"][0]["value"] for item in [*page["items"], *rest]) == sorted(expected)

@@ -27,9 +27,9 @@ async def test_events_and_user_properties_are_stored(service: RunningApp) -> Non
     for _ in range(2):
         response = await post_json(service, path(service), hit)
         assert (response.status_code, response.content) == (204, b"")
-    found = {item["name"]: item["properties"] for item in await touchpoints_of(service)}
-    assert found["page_viewed"]["url"] == "https://shop.example.com/"
-    assert found["purchase"] == {"value": 42.5, "currency": "EUR"}
+    properties_by_name = {item["name"]: item["properties"] for item in await touchpoints_of(service)}
+    assert properties_by_name["page_viewed"]["url"] == "https://shop.example.com/"
+    assert properties_by_name["purchase"] == {"value": 42.5, "currency": "EUR"}
     customer = await service.ask("/v1/customers/anonymous_id:123.456")
     assert customer["traits"] == {"plan": "gold", "first_touch": "Direct"}
 
@@ -38,12 +38,12 @@ async def test_refused_event_is_quarantined_whole_and_can_be_replayed(service: R
     hit = body({"name": "ok"}, {"name": "x" * 201}, {"params": {}})
     assert (await post_json(service, path(service), hit)).status_code == 204
     assert [item["name"] for item in await touchpoints_of(service)] == ["ok"]
-    kept = (await service.ask("/v1/quarantine"))["items"]
-    assert {item["code"] for item in kept} == {"event_too_long", "missing_event"}
-    original = json.loads(next(item["original"] for item in kept if item["code"] == "missing_event"))
+    quarantined = (await service.ask("/v1/quarantine"))["items"]
+    assert {item["code"] for item in quarantined} == {"event_too_long", "missing_event"}
+    original = json.loads(next(item["original"] for item in quarantined if item["code"] == "missing_event"))
     assert original == {"client_id": "123.456", "user_id": "user-1", "events": [{"params": {}}]}
     original["events"][0]["name"] = "mended"
-    receipt = await service.tell("POST", f"/v1/quarantine/{kept[0]['id']}/replay", original)
+    receipt = await service.tell("POST", f"/v1/quarantine/{quarantined[0]['id']}/replay", original)
     assert receipt["accepted"] == 1
 
 
@@ -130,15 +130,15 @@ async def test_quarantined_events_stay_small(service: RunningApp) -> None:
     """Quarantine copies the ids of the body to each refused event, but not other members: 100 times 100 KB."""
     hit = body(*[{"params": {"n": n}} for n in range(100)], user_id="x" * 100_000)
     assert (await post_json(service, path(service), hit)).status_code == 204
-    kept = await service.all_of("/v1/quarantine")
-    assert len(kept) == 100
-    assert max(len(item["original"]) for item in kept) < 400
-    assert json.loads(kept[0]["original"])["client_id"] == "123.456"
+    quarantined = await service.all_of("/v1/quarantine")
+    assert len(quarantined) == 100
+    assert max(len(item["original"]) for item in quarantined) < 400
+    assert json.loads(quarantined[0]["original"])["client_id"] == "123.456"
 
 
 async def test_debug_route_checks_the_origin_of_the_key(service: RunningApp) -> None:
-    made = {"kind": "write", "source": "default", "origins": ["https://shop.example.com"]}
-    key = (await service.tell("POST", "/v1/keys", made, 201))["key"]
+    expected_body = {"kind": "write", "source": "default", "origins": ["https://shop.example.com"]}
+    key = (await service.tell("POST", "/v1/keys", expected_body, 201))["key"]
     debug = f"/debug/mp/collect?api_secret={key}"
     for origin, status in (("https://shop.example.com", 200), ("https://evil.example.com", 403)):
         response = await post_json(service, debug, body({"name": "a"}), headers={"Origin": origin})

@@ -71,8 +71,8 @@ async def test_metrics_estimate_the_backfill_time(settings: Settings, start: Any
         await run_worker(service)
         assert eta((await service.client.get("/metrics")).text) == 0
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e"}}, 201)
-        served = service.app.state.services
-        worker = Worker(served.pool, served.registry, served.settings, served.clock, Metrics())
+        services = service.app.state.services
+        worker = Worker(services.pool, services.registry, services.settings, services.clock, Metrics())
         assert await worker.fill()
         assert await worker.fill()
         fill = (await service.ask("/v1/segments/s"))["fill"]

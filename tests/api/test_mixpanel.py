@@ -75,8 +75,8 @@ async def test_identify_links_a_visitor_to_a_user(service: RunningApp) -> None:
     sets = [{**update, "$set": {"$email": "user@example.com", "plan": "gold"}}, {**update, "$set": {"plan": "silver"}}]
     assert (await post_json(service, "/engage/", [*sets, {**update, "$unset": ["nothing"]}])).text == "1"
     customer = await service.ask("/v1/customers/user-2")
-    found = {(item["kind"], item["value"]) for item in customer["identities"]}
-    assert found == {
+    identities = {(item["kind"], item["value"]) for item in customer["identities"]}
+    assert identities == {
         ("user_id", "user-1"), ("user_id", "user-2"), ("email", "user@example.com"), ("anonymous_id", "d-1"),
     }  # fmt: skip
     assert customer["traits"] == {"email": "user@example.com", "plan": "silver"}
@@ -88,9 +88,9 @@ async def test_refused_event_is_quarantined_and_can_be_replayed(service: Running
     response = await post_json(service, "/track?verbose=1", [event(service, "A"), bad, 7, event(service, "B")])
     assert response.json() == {"status": 1, "error": None}
     assert [item["name"] for item in await touchpoints_of(service)] == ["A", "B"]
-    kept = (await service.ask("/v1/quarantine"))["items"]
-    assert {item["code"] for item in kept} == {"missing_event", "not_an_object"}
-    [missing] = [item for item in kept if item["code"] == "missing_event"]
+    quarantined = (await service.ask("/v1/quarantine"))["items"]
+    assert {item["code"] for item in quarantined} == {"missing_event", "not_an_object"}
+    [missing] = [item for item in quarantined if item["code"] == "missing_event"]
     assert json.loads(missing["original"]) == bad
     receipt = await service.tell("POST", f"/v1/quarantine/{missing['id']}/replay", event(service, "Mended"))
     assert (receipt["accepted"], receipt["rejected"]) == (1, 0)
@@ -117,15 +117,15 @@ async def test_batch_with_two_tokens(service: RunningApp) -> None:
     theirs = {"event": "Theirs", "properties": {"token": other["write_key"], "distinct_id": "user-1"}}
     assert (await post_json(service, "/track", [event(service, "Ours"), theirs])).text == "1"
     assert [item["name"] for item in await touchpoints_of(service)] == ["Ours"]
-    [kept] = (await service.ask("/v1/quarantine"))["items"]
-    assert kept["code"] == "invalid_field"
+    [quarantined] = (await service.ask("/v1/quarantine"))["items"]
+    assert quarantined["code"] == "invalid_field"
 
 
 async def test_preflight_allows_credentials(service: RunningApp) -> None:
     origin = {"Origin": "https://shop.example.com"}
     for path in ("/track/", "/engage/", "/groups/", "/track"):
-        asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
-        preflight = await service.client.options(path, headers={**origin, **asked})
+        preflight_headers = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+        preflight = await service.client.options(path, headers={**origin, **preflight_headers})
         assert preflight.status_code == 204
         assert preflight.headers["access-control-allow-headers"] == "content-type"
         response = await post_json(service, path, event(service, "A"), headers=origin)
@@ -138,22 +138,24 @@ async def test_origin_outside_the_key_is_refused(service: RunningApp) -> None:
     source = await service.tell("POST", "/v1/sources", {"key": "site"}, expected=201)
     pages = {"kind": "write", "source": "site", "origins": ["https://shop.example.com"]}
     key = (await service.tell("POST", "/v1/keys", pages, expected=201))["key"]
-    seen = {"event": "Seen", "properties": {"token": key, "distinct_id": "user-1"}}
-    ours = await post_json(service, "/track/", seen, headers={"Origin": "https://shop.example.com"})
-    theirs = await post_json(service, "/track/", seen, headers={"Origin": "https://evil.example.com"})
+    touchpoint = {"event": "Seen", "properties": {"token": key, "distinct_id": "user-1"}}
+    ours = await post_json(service, "/track/", touchpoint, headers={"Origin": "https://shop.example.com"})
+    theirs = await post_json(service, "/track/", touchpoint, headers={"Origin": "https://evil.example.com"})
     assert (ours.status_code, ours.text, theirs.status_code) == (200, "1", 403)
     assert theirs.headers["access-control-allow-origin"] == "https://evil.example.com"  # the page may read why
     assert (theirs.json()["code"], theirs.json()["error"]) == ("origin_not_allowed", theirs.json()["message"])
     assert source["write_key"] != key
 
 
-@pytest.mark.parametrize(("asked", "kept"), [("1", "127.0.0.0"), ("0", None)])
-async def test_address_is_not_stored_if_the_sdk_disables_it(service: RunningApp, asked: str, kept: str | None) -> None:
+@pytest.mark.parametrize(("ip_flag", "stored_address"), [("1", "127.0.0.0"), ("0", None)])
+async def test_address_is_not_stored_if_the_sdk_disables_it(
+    service: RunningApp, ip_flag: str, stored_address: str | None
+) -> None:
     headers = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36"}
-    response = await post_json(service, f"/track/?ip={asked}", event(service, "Seen", mp_lib="web"), headers=headers)
+    response = await post_json(service, f"/track/?ip={ip_flag}", event(service, "Seen", mp_lib="web"), headers=headers)
     assert response.text == "1"
-    [seen] = await touchpoints_of(service)
-    assert seen["context"].get("ip") == kept
+    [touchpoint] = await touchpoints_of(service)
+    assert touchpoint["context"].get("ip") == stored_address
 
 
 # -------------------------------------------------------------------------------------------------------- /import
@@ -205,9 +207,9 @@ async def test_import_reports_refused_events_and_stores_the_others(service: Runn
     verbose = await service.client.post("/import?verbose=1", auth=key, **LINE[encoding](raw))
     assert (verbose.status_code, verbose.json()) == (200, {"status": 1, "error": None})
     assert [item["name"] for item in await touchpoints_of(service)] == ["A", "B"]
-    kept = (await service.ask("/v1/quarantine"))["items"]
-    assert {item["code"] for item in kept} == {"missing_event", "missing_identity"}
-    [replayed] = [item for item in kept if json.loads(item["original"])["event"] == ""][:1]
+    quarantined = (await service.ask("/v1/quarantine"))["items"]
+    assert {item["code"] for item in quarantined} == {"missing_event", "missing_identity"}
+    [replayed] = [item for item in quarantined if json.loads(item["original"])["event"] == ""][:1]
     receipt = await service.tell("POST", f"/v1/quarantine/{replayed['id']}/replay", past("Mended", 2))
     assert (receipt["accepted"], receipt["rejected"]) == (1, 0)
 
@@ -232,10 +234,10 @@ async def test_replayed_event_keeps_its_time(service: RunningApp) -> None:
     ahead = str((service.clock.now() + 86_400_000_000) // 1000)
     events = [event(service, "A"), event(service, "x" * 300), event(service, "C")]
     assert (await post_json(service, f"/track/?_={ahead}", events)).text == "1"
-    [kept] = (await service.ask("/v1/quarantine"))["items"]
-    assert kept["form"].startswith("mixpanel/track?sent=")
+    [quarantined] = (await service.ask("/v1/quarantine"))["items"]
+    assert quarantined["form"].startswith("mixpanel/track?sent=")
     for accepted in (1, 0):
-        receipt = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", event(service, "B"))
+        receipt = await service.tell("POST", f"/v1/quarantine/{quarantined['id']}/replay", event(service, "B"))
         assert receipt["accepted"] == accepted
     stored = await touchpoints_of(service)
     assert [item["name"] for item in stored] == ["A", "B", "C"]

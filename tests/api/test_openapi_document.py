@@ -30,7 +30,7 @@ def test_the_committed_document_is_up_to_date() -> None:
     assert OPENAPI_FILE.read_text(encoding="utf-8") == render_document(), "run `make openapi`"
 
 
-def test_it_is_valid() -> None:
+def test_document_is_valid() -> None:
     assert DOCUMENT["openapi"].startswith("3.1")
     validate(DOCUMENT)
 

@@ -69,11 +69,11 @@ async def test_set_updates_traits_of_the_person(service: RunningApp) -> None:
 async def test_refused_event_is_quarantined_and_can_be_replayed(service: RunningApp) -> None:
     bad = {**event("x" * 300), "timestamp": "2026-05-04T10:00:00Z"}
     assert (await post_json(service, "/e/", batch(service, bad, event("Good", "e-2")))).json() == {"status": 1}
-    [kept] = (await service.ask("/v1/quarantine"))["items"]
-    assert (kept["code"], json.loads(kept["original"])) == ("event_too_long", bad)
-    again = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay")
+    [quarantined] = (await service.ask("/v1/quarantine"))["items"]
+    assert (quarantined["code"], json.loads(quarantined["original"])) == ("event_too_long", bad)
+    again = await service.tell("POST", f"/v1/quarantine/{quarantined['id']}/replay")
     assert [item["code"] for item in again["rejections"]] == ["event_too_long"]
-    mended = await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", event("Short"))
+    mended = await service.tell("POST", f"/v1/quarantine/{quarantined['id']}/replay", event("Short"))
     assert mended["accepted"] == 1
     assert {item["name"] for item in await touchpoints_of(service)} == {"Good", "Short"}
 
@@ -112,8 +112,8 @@ async def test_flags_and_remote_config_of_the_browser_sdk(service: RunningApp) -
 
 async def test_preflights(service: RunningApp) -> None:
     for path in ("/e/", "/batch/", "/i/v0/e/", "/flags/", f"/array/{service.keys.write_key}/config"):
-        asked = {"Origin": "https://shop.example.com", "Access-Control-Request-Headers": "content-type"}
-        response = await service.client.options(path, headers=asked)
+        preflight = {"Origin": "https://shop.example.com", "Access-Control-Request-Headers": "content-type"}
+        response = await service.client.options(path, headers=preflight)
         assert (response.status_code, response.headers["access-control-allow-headers"]) == (204, "content-type"), path
 
 
@@ -139,11 +139,11 @@ async def test_version_1_returns_a_result_for_each_event(service: RunningApp, en
         results = response.json()["results"]
         assert {uuid: item["result"] for uuid, item in results.items()} == {"e-1": "ok", "e-2": "drop", "e-3": "ok"}
         assert "event name" in results["e-2"]["details"]
-    seen, bought = await touchpoints_of(service)
-    assert (seen["name"], bought["name"], bought["properties"]) == (
+    viewed, bought = await touchpoints_of(service)
+    assert (viewed["name"], bought["name"], bought["properties"]) == (
         "Seen", "Bought", {"$is_identified": True, "$process_person_profile": False},
     )  # fmt: skip
-    assert seen["context"]["library"]["name"] == "web"  # what an event says itself stands
+    assert viewed["context"]["library"]["name"] == "web"  # the context of the event has precedence
 
 
 async def test_version_1_corrects_the_client_clock(service: RunningApp) -> None:
@@ -153,9 +153,9 @@ async def test_version_1_corrects_the_client_clock(service: RunningApp) -> None:
     events = [{**event("A"), "timestamp": claimed}, {**event("x" * 300, "e-2"), "timestamp": claimed}]
     headers = v1(service, **{"PostHog-Request-Timestamp": sent})
     await service.client.post(V1, json={"batch": events}, headers=headers)
-    [kept] = (await service.ask("/v1/quarantine"))["items"]
+    [quarantined] = (await service.ask("/v1/quarantine"))["items"]
     mended = {**events[1], "event": "B"}
-    assert (await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", mended))["accepted"] == 1
+    assert (await service.tell("POST", f"/v1/quarantine/{quarantined['id']}/replay", mended))["accepted"] == 1
     one, other = (item["occurred_at"] for item in await touchpoints_of(service))
     assert one == other
     assert rfc3339(now - 60_000_000) <= one < rfc3339(now - 50_000_000)

@@ -18,8 +18,8 @@ def basic(key: str) -> dict[str, str]:
 async def test_rudderstack_source_config(service: RunningApp) -> None:
     query = "p=npm&v=3.34.1&build=modern&lockIntegrationsVersion=true"
     for slash in ("", "/"):
-        for headers, asked in ((basic(service.keys.write_key), query), ({}, f"writeKey={service.keys.write_key}")):
-            response = await service.client.get(f"/sourceConfig{slash}?{asked}", headers=headers)
+        for headers, parameters in ((basic(service.keys.write_key), query), ({}, f"writeKey={service.keys.write_key}")):
+            response = await service.client.get(f"/sourceConfig{slash}?{parameters}", headers=headers)
             source = response.json()["source"]
             assert (source["id"], source["enabled"], source["destinations"]) == ("default", True, [])
             assert source["config"]["statsCollection"]["errors"] == {"enabled": False}

@@ -50,13 +50,13 @@ async def test_every_private_route_needs_a_secret_key(service: RunningApp) -> No
 
 
 async def test_secret_keys_are_shown_once_and_stored_hashed(service: RunningApp) -> None:
-    made = await service.tell("POST", "/v1/keys", {"kind": "secret", "name": "Reports"}, 201)
-    assert made["key"].startswith("sk_")
-    assert len(made["key"]) == 35
+    created = await service.tell("POST", "/v1/keys", {"kind": "secret", "name": "Reports"}, 201)
+    assert created["key"].startswith("sk_")
+    assert len(created["key"]) == 35
     listed = (await service.ask("/v1/keys"))["items"]
     assert [item["kind"] for item in listed] == ["write", "secret", "secret"]
     assert all("key" not in item for item in listed)
-    assert listed[-1]["hint"] == made["key"][:7]
+    assert listed[-1]["hint"] == created["key"][:7]
     assert listed[0]["hint"] == service.keys.write_key
     for body in (
         {"kind": "other"},
@@ -71,13 +71,13 @@ async def test_secret_keys_are_shown_once_and_stored_hashed(service: RunningApp)
 
 
 async def test_new_key_works_and_revoked_key_does_not(service: RunningApp) -> None:
-    made = await service.tell("POST", "/v1/keys", {"kind": "secret"}, 201)
-    bearer = {"Authorization": f"Bearer {made['key']}"}
+    created = await service.tell("POST", "/v1/keys", {"kind": "secret"}, 201)
+    bearer = {"Authorization": f"Bearer {created['key']}"}
     assert (await service.client.get("/v1/keys", headers=bearer)).status_code == 200
-    revoked = await service.tell("DELETE", f"/v1/keys/{made['id']}")
+    revoked = await service.tell("DELETE", f"/v1/keys/{created['id']}")
     assert revoked["revoked_at"] is not None
     assert is_problem(await service.client.get("/v1/keys", headers=bearer), 401, "unauthorized")
-    assert (await service.tell("DELETE", f"/v1/keys/{made['id']}"))["revoked_at"] == revoked["revoked_at"]
+    assert (await service.tell("DELETE", f"/v1/keys/{created['id']}"))["revoked_at"] == revoked["revoked_at"]
     for id in ("00", "zz", "wk_unknown"):
         assert (await service.tell("DELETE", f"/v1/keys/{id}", expected=404))["code"] == "not_found"
 
@@ -97,32 +97,32 @@ async def test_key_changes_reach_other_processes(settings: Settings, start: Any)
 
 
 async def test_forged_keys_cost_no_query(service: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = 0
+    reads = 0
     registry = service.app.state.services.registry
     reload = registry.access._refresh_for_unknown_key
 
     async def count() -> bool:
-        nonlocal asked
+        nonlocal reads
         before = registry.access._checked_at
         answer: bool = await reload()
-        asked += registry.access._checked_at != before
+        reads += registry.access._checked_at != before
         return answer
 
     monkeypatch.setattr(registry.access, "_refresh_for_unknown_key", count)
     for n in range(20):
         await service.client.post("/v1/track", json=track("e"), headers=basic_auth(f"wk_{n}"))
-    assert asked <= 2
+    assert reads <= 2
 
 
 async def test_sources_are_created_changed_and_listed(service: RunningApp) -> None:
     body = {"key": "shop", "name": "Shop", "default_channel": "web", "identity_properties": {"customer.ref": "crm_id"}}
-    made = await service.tell("POST", "/v1/sources", body, 201)
-    made_besides = {name: made[name] for name in ("created_at", "write_key")}
-    assert {**body, "bots": "quarantine", "kind": "sdk", "options": {}, **made_besides} == made
+    created = await service.tell("POST", "/v1/sources", body, 201)
+    made_besides = {name: created[name] for name in ("created_at", "write_key")}
+    assert {**body, "bots": "quarantine", "kind": "sdk", "options": {}, **made_besides} == created
     assert (await service.tell("POST", "/v1/sources", body, 409))["code"] == "conflict"
     assert [item["key"] for item in (await service.ask("/v1/sources"))["items"]] == ["default", "shop"]
     message = track("e", properties={"customer": {"ref": "c-7"}})
-    response = await service.client.post("/v1/track", json=message, headers=basic_auth(made["write_key"]))
+    response = await service.client.post("/v1/track", json=message, headers=basic_auth(created["write_key"]))
     assert response.status_code == 200
     customer = await service.ask("/v1/customers/crm_id:c-7")
     assert {"kind": "user_id", "value": "user-1"} in customer["identities"]
@@ -141,9 +141,9 @@ async def test_bootstrap_runs_once(settings: Settings) -> None:
         async with pool.acquire() as connection:
             return await bootstrap(connection)  # type: ignore[arg-type]
 
-    made = [item for item in await asyncio.gather(first(), first()) if item is not None]
+    created = [item for item in await asyncio.gather(first(), first()) if item is not None]
     await pool.close()
-    assert len(made) == 1
+    assert len(created) == 1
 
 
 # ---------------------------------------------------------------------------------------------- quarantine
@@ -159,21 +159,21 @@ async def test_rejected_message_is_quarantined_corrected_and_replayed(service: R
     page = await service.ask("/v1/quarantine")
     assert [item["code"] for item in page["items"]] == ["not_an_object", "missing_event", "missing_event"]
     assert await service.all_of("/v1/quarantine", limit=1) == page["items"]
-    kept = page["items"][-1]
-    assert (kept["message_id"], kept["source"], kept["encoding"], kept["replayed_at"]) == (
+    quarantined = page["items"][-1]
+    assert (quarantined["message_id"], quarantined["source"], quarantined["encoding"], quarantined["replayed_at"]) == (
         "m-1",
         "default",
         "utf-8",
         None,
     )
-    path = f"/v1/quarantine/{kept['id']}/replay"
+    path = f"/v1/quarantine/{quarantined['id']}/replay"
     again = await service.client.post(path, headers=service.secret)
     assert (again.json()["accepted"], again.json()["rejected"]) == (0, 1)
     right = await service.tell("POST", path, {**bad, "event": "Order Completed"})
     assert right["accepted"] == 1
     assert (await service.ask("/v1/customers/user-1"))["stages"]["six-stage"]["stage"] == "purchase"
     items = await service.all_of("/v1/quarantine")
-    assert next(item for item in items if item["id"] == kept["id"])["replayed_at"] is not None
+    assert next(item for item in items if item["id"] == quarantined["id"])["replayed_at"] is not None
     assert (await service.client.post("/v1/quarantine/99999/replay", headers=service.secret)).status_code == 404
     assert (await service.client.post("/v1/quarantine/x/replay", headers=service.secret)).status_code == 422
     response = await service.client.post(path, headers=service.secret, content=b"{")
@@ -185,12 +185,12 @@ async def test_rejected_message_is_quarantined_corrected_and_replayed(service: R
 async def test_replayed_message_keeps_its_time(settings: Settings, frozen: FrozenClock) -> None:
     """sentAt gives the error of the client's clock at arrival, not at replay."""
     async with running_app(settings, frozen) as service:
-        said = {"userId": "user-1", "sentAt": rfc3339(NOON - HOUR), "timestamp": rfc3339(NOON - HOUR - SECOND)}
-        await service.client.post("/v1/track", json={**said, "writeKey": service.keys.write_key})
-        (kept,) = (await service.ask("/v1/quarantine"))["items"]
+        message = {"userId": "user-1", "sentAt": rfc3339(NOON - HOUR), "timestamp": rfc3339(NOON - HOUR - SECOND)}
+        await service.client.post("/v1/track", json={**message, "writeKey": service.keys.write_key})
+        (quarantined,) = (await service.ask("/v1/quarantine"))["items"]
         frozen.instant = NOON + 7 * DAY
-        right = {**said, "type": "track", "event": "Order Completed"}
-        await service.tell("POST", f"/v1/quarantine/{kept['id']}/replay", right)
+        right = {**message, "type": "track", "event": "Order Completed"}
+        await service.tell("POST", f"/v1/quarantine/{quarantined['id']}/replay", right)
         (entry,) = (await service.ask("/v1/customers/user-1/touchpoints"))["items"]
         assert (entry["occurred_at"], entry["received_at"]) == (rfc3339(NOON - SECOND), rfc3339(NOON))
 
@@ -200,5 +200,5 @@ async def test_binary_originals_are_base64(service: RunningApp) -> None:
         "INSERT INTO quarantine (source, received_at, code, message, original) VALUES ('default', now(), 'c', 'm', $1)",
         b"\xff\xfe",
     )
-    (kept,) = (await service.ask("/v1/quarantine"))["items"]
-    assert (kept["encoding"], kept["original"]) == ("base64", b64encode(b"\xff\xfe").decode())
+    (quarantined,) = (await service.ask("/v1/quarantine"))["items"]
+    assert (quarantined["encoding"], quarantined["original"]) == ("base64", b64encode(b"\xff\xfe").decode())

@@ -84,12 +84,12 @@ async def test_receipt_reports_success_even_if_the_profile_fails(
     async def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    with monkeypatch.context() as failing, capture_logs() as said:
+    with monkeypatch.context() as failing, capture_logs() as log_events:
         failing.setattr(CustomerQueries, "customer", broken)
         receipt = await page.send(did("Product Viewed"))
     assert (receipt["accepted"], receipt["projected"], "me" in receipt) == (1, True, False)
     assert receipt["visitor"]["token"]
-    assert [(item["event"], item["error"]) for item in said] == [("receipt.profile_omitted", "ZeroDivisionError")]
+    assert [(item["event"], item["error"]) for item in log_events] == [("receipt.profile_omitted", "ZeroDivisionError")]
     assert "me" in await page.send(did("Product Viewed"))
 
 
@@ -184,8 +184,11 @@ async def test_unchanged_profile_is_answered_with_304(service: RunningApp) -> No
 
 async def test_me_is_open_to_every_origin(service: RunningApp) -> None:
     page = WebPage(service)
-    asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization,if-none-match"}
-    preflight = await service.client.options("/v1/me", headers={"Origin": page.origin or "", **asked})
+    preflight_headers = {
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "authorization,if-none-match",
+    }
+    preflight = await service.client.options("/v1/me", headers={"Origin": page.origin or "", **preflight_headers})
     assert preflight.status_code == 204
     assert preflight.headers["access-control-allow-origin"] == page.origin
     assert preflight.headers["access-control-allow-headers"] == "authorization,if-none-match"
@@ -312,8 +315,8 @@ async def test_stage_content_is_limited_in_size(service: RunningApp, content: An
 async def test_stage_content_of_maximum_size_round_trips(service: RunningApp) -> None:
     content = {"a": {"b": {"c": {"d": {"e": "x" * 4000}}}}}
     body = {"key": "shop", "public": True, "stages": [{"key": "looking", "rule": {"did": "*"}, "content": content}]}
-    made = await service.tell("POST", "/v1/journeys", body, 201)
-    assert made["stages"][0]["content"] == content
+    created = await service.tell("POST", "/v1/journeys", body, 201)
+    assert created["stages"][0]["content"] == content
     assert (await WebPage(service).send(did("x")))["me"]["stages"]["shop"]["content"] == content
     refused = await service.tell("POST", "/v1/segments", {**SECRET, "public": "yes"}, 422)
     assert refused["path"] == "/public"
@@ -362,11 +365,11 @@ async def _is_public_part(service: RunningApp, sent: list[tuple[str, int]], afte
     assert isinstance(clock, FrozenClock)
     clock.instant = NOON
     for path, body in (("segments", VIP), ("segments", SECRET), ("journeys", JOURNEY), ("traits", ORDERS)):
-        wanted = {**body, "public": body["key"] in public}
+        expected = {**body, "public": body["key"] in public}
         if (await service.client.get(f"/v1/{path}/{body['key']}", headers=service.secret)).status_code == 404:
-            await service.tell("POST", f"/v1/{path}", wanted, 201)
+            await service.tell("POST", f"/v1/{path}", expected, 201)
         else:
-            await service.tell("PUT", f"/v1/{path}/{body['key']}", wanted)
+            await service.tell("PUT", f"/v1/{path}/{body['key']}", expected)
     page = WebPage(service)
     me = (await page.send(*(did(event, timestamp=rfc3339(clock.instant - at * HOUR)) for event, at in sent)))["me"]
     for instant in (

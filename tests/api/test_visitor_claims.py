@@ -93,9 +93,9 @@ def test_altered_tokens_are_refused(data: st.DataObject) -> None:
     changed = data.draw(
         st.sampled_from([token[:at] + char + token[at + 1 :], token[:at], token + char, token[:at] + char + token[at:]])
     )
-    said = visitor_tokens.verify_token(token, [OLD], "shop", 0)
+    verified = visitor_tokens.verify_token(token, [OLD], "shop", 0)
     try:
-        assert visitor_tokens.verify_token(changed, [OLD], "shop", 0) == said, (
+        assert visitor_tokens.verify_token(changed, [OLD], "shop", 0) == verified, (
             "the last letter of Base64 has bits that mean nothing"
         )
     except InvalidToken:
@@ -204,10 +204,10 @@ async def test_id_of_another_visitor_is_refused(shop: RunningApp) -> None:
 
 async def test_proof_is_valid_without_a_token(shop: RunningApp) -> None:
     """An expired token or one of another visitor neither invalidates the proof nor adds to it."""
-    known, page = WebPage(shop), WebPage(shop)
-    await known.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
-    wanted = {"source": "default", "anonymous_id": known.id, "user_id": "user-1"}
-    others = (await shop.tell("POST", "/v1/visitor-tokens", wanted, 201))["token"]
+    known_page, page = WebPage(shop), WebPage(shop)
+    await known_page.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
+    expected = {"source": "default", "anonymous_id": known_page.id, "user_id": "user-1"}
+    others = (await shop.tell("POST", "/v1/visitor-tokens", expected, 201))["token"]
     await page.send(did("Looked"))
     for token in (*forged(page), others):
         receipt = await page.send(did("Looked"), id=page.id, proof=page.proof, token=token, me="")
@@ -234,8 +234,10 @@ async def test_ids_in_messages_do_not_identify_the_visitor(shop: RunningApp) -> 
     ],
 )
 async def test_claimed_user_id_does_not_reveal_the_customer(shop: RunningApp, claim: dict[str, Any]) -> None:
-    known = {"userId": "victim", "traits": {"email": "victim@example.com"}}
-    await shop.send({"type": "identify", **known}, {"type": "track", "event": "Order Completed", "userId": "victim"})
+    known_page = {"userId": "victim", "traits": {"email": "victim@example.com"}}
+    await shop.send(
+        {"type": "identify", **known_page}, {"type": "track", "event": "Order Completed", "userId": "victim"}
+    )
     attacker = WebPage(shop)
     receipt = await attacker.send({"type": "identify", **claim})
     nothing: dict[str, Any] = {"stages": {}, "segments": [], "traits": {}, "valid_until": None, "withheld": True}
@@ -298,13 +300,13 @@ async def test_visitor_token_reveals_the_customer(shop: RunningApp) -> None:
     page = WebPage(shop)
     await page.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
     assert (await page.ask())["withheld"]
-    wanted = {"source": "default", "anonymous_id": page.id, "user_id": "user-1"}
-    page.token = (await shop.tell("POST", "/v1/visitor-tokens", wanted, 201))["token"]
+    expected = {"source": "default", "anonymous_id": page.id, "user_id": "user-1"}
+    page.token = (await shop.tell("POST", "/v1/visitor-tokens", expected, 201))["token"]
     assert is_member(await page.ask(), "vip")
     receipt = await page.send(did("Looked"), id=page.id, token=page.token, me="")
     assert is_member(receipt["me"], "vip")
     for user in ("user-2", None):
-        other = await shop.tell("POST", "/v1/visitor-tokens", {**wanted, "user_id": user}, 201)
+        other = await shop.tell("POST", "/v1/visitor-tokens", {**expected, "user_id": user}, 201)
         assert (await page.get(other["token"])).json()["withheld"], "not the word for this user"
 
 
@@ -313,8 +315,8 @@ async def test_visitor_token_for_a_user_id_only(shop: RunningApp) -> None:
     await shop.send({"type": "track", "event": "Order Completed", "userId": "user-1"})
     page = WebPage(shop)
     await page.send(did("Looked"))
-    wanted = {"source": "default", "user_id": "user-1"}
-    page.token = (await shop.tell("POST", "/v1/visitor-tokens", wanted, 201))["token"]
+    expected = {"source": "default", "user_id": "user-1"}
+    page.token = (await shop.tell("POST", "/v1/visitor-tokens", expected, 201))["token"]
     answer = await page.ask()
     assert (answer["anonymous_id"], is_member(answer, "vip")) == (None, True)
     receipt = await page.send(did("Looked"), id=page.id, token=page.token, me="")
@@ -329,8 +331,8 @@ async def test_vouching_expires_although_the_token_is_renewed(frozen: FrozenCloc
         await service.tell("POST", "/v1/segments", VIP, 201)
         page = WebPage(service)
         await page.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
-        wanted = {"source": "default", "anonymous_id": page.id, "user_id": "user-1"}
-        page.token = (await service.tell("POST", "/v1/visitor-tokens", wanted, 201))["token"]
+        expected = {"source": "default", "anonymous_id": page.id, "user_id": "user-1"}
+        page.token = (await service.tell("POST", "/v1/visitor-tokens", expected, 201))["token"]
         ends = frozen.instant + HOUR_SECONDS * SECOND
         frozen.instant = ends - 1
         receipt = await page.send(id=page.id, token=page.token, me="")
@@ -352,9 +354,9 @@ async def test_key_that_trusts_identify_reveals_the_customer(shop: RunningApp) -
 
 
 async def test_visitor_token_request_is_validated(shop: RunningApp) -> None:
-    wanted = {"source": "default", "anonymous_id": "a" * 32}
+    expected = {"source": "default", "anonymous_id": "a" * 32}
     by_write_key = {"Authorization": f"Bearer {shop.keys.write_key}"}
-    refused = await shop.client.post("/v1/visitor-tokens", json=wanted, headers=by_write_key)
+    refused = await shop.client.post("/v1/visitor-tokens", json=expected, headers=by_write_key)
     assert is_problem(refused, 403, "forbidden")
     for body, status in (
         ({"source": "default"}, 400),

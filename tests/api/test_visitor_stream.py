@@ -74,9 +74,9 @@ class Visitor:
 
     @asynccontextmanager
     async def watch(self, token: str) -> AsyncIterator[Stream]:
-        asked = {"writeKey": self.write_key, "token": token}
+        params = {"writeKey": self.write_key, "token": token}
         headers = {"Origin": "https://shop.example.com"}
-        async with self.http.stream("GET", "/v1/me/stream", params=asked, headers=headers) as response:
+        async with self.http.stream("GET", "/v1/me/stream", params=params, headers=headers) as response:
             yield Stream(response)
 
 
@@ -99,7 +99,7 @@ async def test_stream_sends_the_profile_at_once_and_on_each_change(server: Serve
             assert stream.response.headers["access-control-allow-origin"] == "https://shop.example.com"
             name, first = await stream.next()
             assert (name, keys_of(first), first["anonymous_id"]) == ("me", [], visitor.id)
-            await visitor.send("Looked")  # changes nothing, so nothing is said of it
+            await visitor.send("Looked")  # changes nothing, so no event is sent
             sent = time.monotonic()
             await visitor.send("Order Completed")
             name, member = await stream.next()
@@ -164,8 +164,8 @@ async def test_stream_renews_the_token(server: Server) -> None:
             assert (await stream.next())[0] == "me"
             name, renewed = await stream.next(LIFE_SECONDS)
             assert name == "token"
-        asked = {"writeKey": visitor.write_key, "token": renewed["token"]}
-        assert (await visitor.http.get("/v1/me", params=asked)).status_code == 200
+        params = {"writeKey": visitor.write_key, "token": renewed["token"]}
+        assert (await visitor.http.get("/v1/me", params=params)).status_code == 200
 
 
 async def test_number_of_streams_is_limited_and_disconnects_free_them(server: Server) -> None:
@@ -194,12 +194,12 @@ async def test_forged_token_opens_no_stream(server: Server) -> None:
 async def test_revoked_key_ends_its_streams(server: Server) -> None:
     async with visiting(server) as visitor:
         secret = {"Authorization": f"Bearer {server.secret_key}"}
-        made = await visitor.http.post("/v1/keys", json={"kind": "write", "source": "default"}, headers=secret)
-        visitor.write_key = made.json()["key"]
+        created = await visitor.http.post("/v1/keys", json={"kind": "write", "source": "default"}, headers=secret)
+        visitor.write_key = created.json()["key"]
         token = await visitor.send("Looked")
         async with visitor.watch(token) as stream:
             await stream.next()
-            await visitor.http.delete(f"/v1/keys/{made.json()['id']}", headers=secret)
+            await visitor.http.delete(f"/v1/keys/{created.json()['id']}", headers=secret)
             with pytest.raises(StopAsyncIteration):
                 await stream.next()
 
@@ -207,13 +207,13 @@ async def test_revoked_key_ends_its_streams(server: Server) -> None:
 async def test_removed_origin_ends_its_streams(server: Server) -> None:
     async with visiting(server) as visitor:
         secret = {"Authorization": f"Bearer {server.secret_key}"}
-        made = await visitor.http.post("/v1/keys", json={"kind": "write", "source": "default"}, headers=secret)
-        visitor.write_key = made.json()["key"]
+        created = await visitor.http.post("/v1/keys", json={"kind": "write", "source": "default"}, headers=secret)
+        visitor.write_key = created.json()["key"]
         token = await visitor.send("Looked")
         async with visitor.watch(token) as stream:
             await stream.next()
             elsewhere = {"origins": ["https://elsewhere.example.com"]}
-            await visitor.http.put(f"/v1/keys/{made.json()['id']}", json=elsewhere, headers=secret)
+            await visitor.http.put(f"/v1/keys/{created.json()['id']}", json=elsewhere, headers=secret)
             with pytest.raises(StopAsyncIteration):
                 await stream.next()
 

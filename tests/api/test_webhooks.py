@@ -90,13 +90,13 @@ async def test_secrets_are_never_shown(tools: WebhookSender) -> None:
     for secret in ("", "  ", "not a key", "QUJD"):
         problem = await tools.ask("POST", "/v1/sources/tool/secrets", {"secret": secret}, 400)
         assert problem["path"] == "/secret"
-    made = await tools.ask("POST", "/v1/sources/tool/secrets", {"secret": SENDGRID.secret}, 201)
-    assert set(made) == {"id", "created_at", "expires_at"}
+    created = await tools.ask("POST", "/v1/sources/tool/secrets", {"secret": SENDGRID.secret}, 201)
+    assert set(created) == {"id", "created_at", "expires_at"}
     listed = await tools.ask("GET", "/v1/sources/tool/secrets")
-    assert listed == {"items": [made]}
+    assert listed == {"items": [created]}
     assert SENDGRID.secret not in json.dumps(await tools.ask("GET", "/v1/sources"))
-    await tools.ask("DELETE", f"/v1/sources/tool/secrets/{made['id']}", expected=204)
-    await tools.ask("DELETE", f"/v1/sources/tool/secrets/{made['id']}", expected=404)
+    await tools.ask("DELETE", f"/v1/sources/tool/secrets/{created['id']}", expected=204)
+    await tools.ask("DELETE", f"/v1/sources/tool/secrets/{created['id']}", expected=404)
     assert (await tools.send(SENDGRID, SENDGRID.sample, SENDGRID.secret)).status_code == 401
 
 
@@ -155,14 +155,14 @@ async def test_unreadable_event_is_quarantined_corrected_and_replayed_once(tools
     secret = await tools.add(SENDGRID)
     case = Case("no type", json_body([event(1), {"email": "user@example.com", "sg_event_id": "e-2"}]))
     assert (await tools.send(SENDGRID, case, secret)).json()["rejected"] == 1
-    (kept,) = (await tools.ask("GET", "/v1/quarantine"))["items"]
-    assert (kept["code"], kept["source"]) == ("unreadable", "tool")
-    mended = json.loads(kept["original"]) | {"event": "click", "timestamp": 1777888801}
+    (quarantined,) = (await tools.ask("GET", "/v1/quarantine"))["items"]
+    assert (quarantined["code"], quarantined["source"]) == ("unreadable", "tool")
+    mended = json.loads(quarantined["original"]) | {"event": "click", "timestamp": 1777888801}
     for accepted in (1, 0):
-        receipt = await tools.ask("POST", f"/v1/quarantine/{kept['id']}/replay", mended)
+        receipt = await tools.ask("POST", f"/v1/quarantine/{quarantined['id']}/replay", mended)
         assert (receipt["accepted"], receipt["duplicate"]) == (accepted, 1 - accepted)
-    found = (await tools.ask("GET", "/v1/customers/email:user@example.com/touchpoints"))["items"]
-    assert sorted(item["name"] for item in found) == ["email.clicked", "email.opened"]
+    touchpoints = (await tools.ask("GET", "/v1/customers/email:user@example.com/touchpoints"))["items"]
+    assert sorted(item["name"] for item in touchpoints) == ["email.clicked", "email.opened"]
 
 
 async def test_body_that_is_not_json_is_quarantined_whole(tools: WebhookSender) -> None:
@@ -170,9 +170,9 @@ async def test_body_that_is_not_json_is_quarantined_whole(tools: WebhookSender) 
     for n, body in enumerate((b"", b"{", b"\xff\xfe", b"[" * 100_000, b'"text"', b"7", b"[1e999999999999]"), 1):
         response = await tools.send(SENDGRID, Case("broken", body), secret)
         assert (response.status_code, response.json()["rejected"]) == (200, 1), body[:20]
-        kept = (await tools.ask("GET", "/v1/quarantine"))["items"]
-        assert len(kept) == n
-    receipt = await tools.ask("POST", f"/v1/quarantine/{kept[1]['id']}/replay", [event(1)])
+        quarantined = (await tools.ask("GET", "/v1/quarantine"))["items"]
+        assert len(quarantined) == n
+    receipt = await tools.ask("POST", f"/v1/quarantine/{quarantined[1]['id']}/replay", [event(1)])
     assert receipt["accepted"] == 1
 
 
@@ -184,9 +184,11 @@ async def test_replayed_body_keeps_its_headers_without_signatures(tools: Webhook
     headers = {"X-Shopify-Hmac-Sha256": mac, "X-Shopify-Topic": "orders/create", "X-Forwarded-Host": "elsewhere"}
     response = await tools.client.post(tools.url("shop"), content=body, headers=headers)
     assert (response.status_code, response.json()["rejected"]) == (200, 1)
-    (kept,) = (await tools.ask("GET", "/v1/quarantine"))["items"]
-    assert mac not in json.dumps(kept)
-    receipt = await tools.ask("POST", f"/v1/quarantine/{kept['id']}/replay", json.loads(CONNECTORS["shopify"].sample))
+    (quarantined,) = (await tools.ask("GET", "/v1/quarantine"))["items"]
+    assert mac not in json.dumps(quarantined)
+    receipt = await tools.ask(
+        "POST", f"/v1/quarantine/{quarantined['id']}/replay", json.loads(CONNECTORS["shopify"].sample)
+    )
     assert receipt["accepted"] >= 1, receipt
 
 
@@ -200,13 +202,13 @@ async def test_replayed_webhook_creates_erasure_requests(tools: WebhookSender) -
     signed = tool.scheme.sign(delivery, "a client secret")
     response = await tools.client.post(url, content=signed.body, headers=dict(signed.headers))
     assert response.json()["rejected"] == 1, response.text
-    (kept,) = (await tools.ask("GET", "/v1/quarantine"))["items"]
+    (quarantined,) = (await tools.ask("GET", "/v1/quarantine"))["items"]
     mended = {**event, "subscriptionType": "contact.privacyDeletion"}
-    assert (await tools.ask("POST", f"/v1/quarantine/{kept['id']}/replay", mended))["accepted"] == 1
-    (asked,) = (await tools.ask("GET", "/v1/erasure-requests"))["items"]
-    assert asked["kind"] == "hubspot_contact"
-    (kept,) = (await tools.ask("GET", "/v1/quarantine"))["items"]
-    assert kept["replayed_at"] is not None
+    assert (await tools.ask("POST", f"/v1/quarantine/{quarantined['id']}/replay", mended))["accepted"] == 1
+    (erasure,) = (await tools.ask("GET", "/v1/erasure-requests"))["items"]
+    assert erasure["kind"] == "hubspot_contact"
+    (quarantined,) = (await tools.ask("GET", "/v1/quarantine"))["items"]
+    assert quarantined["replayed_at"] is not None
 
 
 async def test_hostile_values_are_rejected_individually(tools: WebhookSender) -> None:
@@ -227,8 +229,8 @@ async def test_hostile_values_are_rejected_individually(tools: WebhookSender) ->
     assert response.status_code == 200
     receipt = response.json()
     assert (receipt["accepted"], receipt["rejected"]) == (3, 7)
-    found = (await tools.ask("GET", "/v1/customers/email:user@example.com/touchpoints"))["items"]
-    assert {item["message_id"][:5] for item in found} == {"2", "4", "hash-"}
+    touchpoints = (await tools.ask("GET", "/v1/customers/email:user@example.com/touchpoints"))["items"]
+    assert {item["message_id"][:5] for item in touchpoints} == {"2", "4", "hash-"}
 
 
 async def test_unreadable_body_gets_the_status_that_stops_retries(tools: WebhookSender) -> None:

@@ -107,15 +107,15 @@ async def test_results_are_exact_beyond_the_series_limit(database_url: str) -> N
         },
         journeys={"main": [("new", {"did": "*"})]},
     )
-    said = [
+    expected_order = [
         SentMessage(T + number * HOUR, f"m{number}", "track", {"user_id": "u"}, name="bought") for number in range(60)
     ]
     async with running_pipeline(database_url, T + 60 * HOUR, series_points_max=8) as one:
         await one.define(counting)
-        await one.send([item(message) for message in said[:40]])
-        assert await one.intervals("user_id:u") == intervals(said[:40], T + 60 * HOUR, counting)
-        await one.send([item(message) for message in said[40:]])
-        assert await one.intervals("user_id:u") == intervals(said, T + 60 * HOUR, counting)
+        await one.send([item(message) for message in expected_order[:40]])
+        assert await one.intervals("user_id:u") == intervals(expected_order[:40], T + 60 * HOUR, counting)
+        await one.send([item(message) for message in expected_order[40:]])
+        assert await one.intervals("user_id:u") == intervals(expected_order, T + 60 * HOUR, counting)
         for later in (T + 8 * DAY, T + 20 * DAY):
             await at(one, later)
-            assert await one.intervals("user_id:u") == intervals(said, later, counting)
+            assert await one.intervals("user_id:u") == intervals(expected_order, later, counting)

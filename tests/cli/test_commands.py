@@ -401,8 +401,8 @@ async def _wait_until_connections_are_refused(server: Server) -> None:
 
 
 def test_used_port_leaves_nothing_running(stopped: Server) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = stopped.command("serve", "--port", str(taken.getsockname()[1]))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        result = stopped.command("serve", "--port", str(listener.getsockname()[1]))
     assert result.returncode != 0
     assert "address already in use" in result.stderr
     assert stopped.postmaster is None

@@ -46,7 +46,7 @@ async def module_tools(
             "DATABASE_URL": module_database_url,
             "data_dir": tmp_path_factory.mktemp("data"),
             "port": 0,
-            "address_rate": "1000000/minute",  # the clock stands still, so no window ever ends
+            "address_rate": "1000000/minute",  # the clock is frozen, so no window ever ends
         }
     )
     certificates = {url: body for fixture in FIXTURES.values() for url, body in fixture.certificates.items()}

@@ -89,8 +89,8 @@ def parse_instant(text: str) -> int:
 
 
 def _first_instant(page: Path) -> int:
-    shown = re.findall(r'"(\d{4}-\d\d-\d\dT[\d:.]+Z)"', read(page))
-    return min(map(parse_instant, shown), default=NOON)
+    expected = re.findall(r'"(\d{4}-\d\d-\d\dT[\d:.]+Z)"', read(page))
+    return min(map(parse_instant, expected), default=NOON)
 
 
 def build_request(client: httpx.AsyncClient, command: str) -> httpx.Request:
@@ -109,23 +109,23 @@ def build_request(client: httpx.AsyncClient, command: str) -> httpx.Request:
     return next(auth.sync_auth_flow(request)) if auth else request
 
 
-def compare_answer(answer: Any, shown: Any, path: str = "") -> None:
+def compare_answer(answer: Any, expected: Any, path: str = "") -> None:
     """Raise AssertionError, with the JSON path, where an answer differs from the one that a page shows."""
-    if isinstance(shown, dict) and isinstance(answer, dict):
-        is_shortened = ELLIPSIS in shown
-        for key, value in shown.items():
+    if isinstance(expected, dict) and isinstance(answer, dict):
+        is_shortened = ELLIPSIS in expected
+        for key, value in expected.items():
             if key != ELLIPSIS:
                 assert key in answer, f"{path}/{key} is not in the answer"
                 compare_answer(answer[key], value, f"{path}/{key}")
-        assert is_shortened or set(answer) == set(shown), f"{path}: the answer has more"
-    elif isinstance(shown, list) and isinstance(answer, list):
-        is_shortened = shown[-1:] == [ELLIPSIS]
-        shown = shown[:-1] if is_shortened else shown
+        assert is_shortened or set(answer) == set(expected), f"{path}: the answer has more"
+    elif isinstance(expected, list) and isinstance(answer, list):
+        is_shortened = expected[-1:] == [ELLIPSIS]
+        expected = expected[:-1] if is_shortened else expected
         if is_shortened:
-            assert len(answer) > len(shown), f"{path}: nothing is left out of {answer}"
+            assert len(answer) > len(expected), f"{path}: nothing is left out of {answer}"
         else:
-            assert len(answer) == len(shown), f"{path}: the answer has {answer}"
-        for index, value in enumerate(shown):
+            assert len(answer) == len(expected), f"{path}: the answer has {answer}"
+        for index, value in enumerate(expected):
             compare_answer(answer[index], value, f"{path}/{index}")
     else:
-        assert answer == shown, path
+        assert answer == expected, path

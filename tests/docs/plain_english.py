@@ -98,7 +98,7 @@ _THIRD_PERSON: Final = re.compile(
 )
 
 _OPENING_NAMES: Final = re.compile(
-    r"test (?:what|which|who|whose|where|how|that|whatever|however|it|its|they|of|as|each|one|there)\b"
+    r"test (?:what|which|who|whose|where|how|that|whatever|however|it|its|they|of|as(?! of)|one|there)\b"
 )
 
 
@@ -138,6 +138,7 @@ def _find_in_opening(text: Text, prose: str) -> Iterator[Finding]:
 def _without_code(content: str) -> str:
     """Return the text with code, quotations, addresses and roles replaced by one word each."""
     content = re.sub(r"```.*?```", "", content, flags=re.DOTALL)
+    content = re.sub(r"::\n\n(?:[ \t]+\S[^\n]*\n|\s*\n)+", ".\n\n", content)
     content = re.sub(r":\w+:`[^`]*`|``.*?``|`[^`]*`", "CODE", content, flags=re.DOTALL)
     content = re.sub(r"\{[^{}\n]*\}", "CODE", content)
     content = re.sub(r"https?://\S+", "CODE", content)

@@ -55,7 +55,7 @@ def test_named_functions_and_fields_exist() -> None:
     from app.formats import event_names
 
     named = set(re.findall(r"`(\w+)[`(]", read(PAGE)))
-    known = {
+    names = {
         *dir(adapter),
         *dir(event_names),
         *adapter.Call.__struct_fields__,
@@ -63,4 +63,4 @@ def test_named_functions_and_fields_exist() -> None:
         "ignored",
         "TOKEN",
     }
-    assert named - known <= {"app", "test_cases_of_the_example"}
+    assert named - names <= {"app", "test_cases_of_the_example"}

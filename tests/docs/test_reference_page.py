@@ -62,9 +62,9 @@ def test_settings_are_those_of_the_code() -> None:
 
 
 def test_named_variables_exist() -> None:
-    known = {variable(name) for name in (*Settings.model_fields, *Limits.model_fields)}
+    variables = {variable(name) for name in (*Settings.model_fields, *Limits.model_fields)}
     for page in (README, ROOT / "docs" / "architecture.md", *REFERENCE.glob("*.md")):
-        assert set(re.findall(r"\bSEGUE_[A-Z_]+\b(?! and)", read(page))) - {"SEGUE_"} <= known, page.name
+        assert set(re.findall(r"\bSEGUE_[A-Z_]+\b(?! and)", read(page))) - {"SEGUE_"} <= variables, page.name
 
 
 def test_every_setting_has_a_description() -> None:

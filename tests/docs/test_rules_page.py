@@ -403,23 +403,23 @@ def load(text: str) -> Any:
 
 def questions() -> dict[str, Shown]:
     part = read(PAGE).split("\n## Questions\n")[1].split("\n## ")[0]
-    found = {}
+    result = {}
     for number, section in enumerate(re.split(r"^### ", part, flags=re.MULTILINE)[1:], 1):
         heading = section.splitlines()[0]
         assert heading.startswith(f"{number}. "), heading
         rule, *below = map(load, re.findall(r"```json\n(.*?)```", section, re.DOTALL))
         traits = {one["key"]: one["value"] for one in below if "key" in one}
-        found[heading.partition(". ")[2]] = Shown(rule, traits, [one for one in below if "key" not in one])
-    return found
+        result[heading.partition(". ")[2]] = Shown(rule, traits, [one for one in below if "key" not in one])
+    return result
 
 
 QUESTIONS = questions()
 
 
 def world_of(question: str, bucketing_key: tuple[str, str] = PERSON) -> World:
-    shown = QUESTIONS[question]
-    segments = dict(zip(CASES[question].segments, shown.others, strict=True))
-    return World(segments, STAGES, shown.traits, "six-stage", bucketing_key=bucketing_key)
+    case = QUESTIONS[question]
+    segments = dict(zip(CASES[question].segments, case.others, strict=True))
+    return World(segments, STAGES, case.traits, "six-stage", bucketing_key=bucketing_key)
 
 
 def ruleset_for(rules: Mapping[str, Any], world: World) -> Any:
@@ -454,9 +454,9 @@ def test_question_is_answered_as_worked_out_by_hand(question: str, expected: Exp
 
     def truth_at(instant: int) -> bool:
         state = folded(ruleset, history, instant, bucketing_key=expected.bucketing_key).state
-        found: bool = ruleset.holds("segment:tested", state, instant)
-        assert stored(ruleset, state, "segment:tested").holds is found
-        return found
+        result: bool = ruleset.holds("segment:tested", state, instant)
+        assert stored(ruleset, state, "segment:tested").holds is result
+        return result
 
     state = folded(ruleset, history, t, bucketing_key=expected.bucketing_key).state
     assert ruleset.holds("segment:tested", state, t) is expected.truth
@@ -510,7 +510,7 @@ WORLD = World(
     STAGES,
     {
         "average_order": {"avg": "total", "of": "Order Completed", "within": "1y"},
-        **{key: value for shown in QUESTIONS.values() for key, value in shown.traits.items()},
+        **{key: value for case in QUESTIONS.values() for key, value in case.traits.items()},
     },
     "six-stage",
 )
@@ -547,7 +547,7 @@ def is_rule(example: Any) -> bool:
 EXAMPLES = [load(text) for language, text in blocks(PAGE) if language == "json"]
 RULES = [one for one in EXAMPLES if "key" not in one and is_rule(one)]
 VALUES = [one.get("value", one) for one in EXAMPLES if "key" in one or not is_rule(one)]
-QUESTION_RULES = [rule for shown in QUESTIONS.values() for rule in (shown.rule, *shown.others)]
+QUESTION_RULES = [rule for case in QUESTIONS.values() for rule in (case.rule, *case.others)]
 REFERENCE_RULES = [rule for rule in RULES if rule not in QUESTION_RULES]
 README_RULES = list(rules_in_requests_and_answers(README))
 HTTP_RULES = list(rules_in_requests_and_answers(REFERENCE / "http.md"))
@@ -580,13 +580,13 @@ def test_rule_of_the_reference_section_becomes_true_and_false(rule: Any) -> None
 @pytest.mark.parametrize("value", VALUES, ids=str)
 def test_shown_value_agrees_with_the_reference(value: Any) -> None:
     ruleset = ruleset_for({}, World(traits={"tested": value}, default_journey="main"))
-    found = set()
+    result = set()
     for clock in map(at, CLOCKS):
         state = folded(ruleset, COMMON, clock, bucketing_key=PERSON).state
         answer = ruleset.compute_trait("tested", state, clock)[0]
         assert same_key(answer) == same_key(reference_rules.value(value, COMMON, clock, WORLD))
-        found.add(same_key(answer))
-    assert len(found) > 1, "the value never changes"
+        result.add(same_key(answer))
+    assert len(result) > 1, "the value never changes"
 
 
 def test_segment_of_the_readme_counts_orders_from_40_for_90_days() -> None:

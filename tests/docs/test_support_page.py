@@ -51,8 +51,8 @@ async def test_definitions_of_the_page_select_customers(settings: Any) -> None:
 
 
 def test_shown_estimate_has_the_members_of_an_estimate() -> None:
-    (shown,) = (block for block in _blocks() if "sentiment" in block)
+    (block_of_page,) = (block for block in _blocks() if "sentiment" in block)
     estimate = estimate_sentiment("I am furious, this is the worst shop and I am afraid my money is gone.")
     assert estimate is not None
-    assert set(shown) == set(estimate)
-    assert shown["note"] == estimate["note"]
+    assert set(block_of_page) == set(estimate)
+    assert block_of_page["note"] == estimate["note"]

@@ -29,8 +29,8 @@ def test_kill_9_under_load(make_server: Callable[..., Server]) -> None:
 
     assert siege.kills.total >= 20
     assert siege.kills.in_doubt > siege.kills.total / 2, "most kills must interrupt requests in flight"
-    said = asyncio.run(stored_messages(siege))
+    stored = asyncio.run(stored_messages(siege))
     unsure = siege.notes.sent.keys() - siege.notes.acked
-    print(f"{len(siege.notes.acked)} acknowledged, {len(unsure)} in doubt, {len(said)} stored, {siege.notes.answers}")
-    asyncio.run(check_customers(server, said))
+    print(f"{len(siege.notes.acked)} acknowledged, {len(unsure)} in doubt, {len(stored)} stored, {siege.notes.answers}")
+    asyncio.run(check_customers(server, stored))
     check_rebuild(server)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 PROGRAMS: Final = Path(__file__).parent / "generated_clients"
 _RUN_SECONDS_MAX: Final = 300
 _PYTHON_CONFIG: Final = "post_hooks: []\ncontent_type_overrides:\n  image/gif: application/octet-stream\n"
-"""``post_hooks`` would format the code; the generator has no type for images unless it is told one."""
+"""``post_hooks`` would format the code; the generator needs a configured type for images."""
 
 
 @pytest.fixture(scope="session")

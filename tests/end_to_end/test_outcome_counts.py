@@ -851,14 +851,14 @@ def create_source(http: httpx.Client, server: Server, entrance: Entrance) -> Tar
     """Create the source of the entrance with its secret and, for SDKs and flat events, a tracking plan."""
     secret = {"Authorization": f"Bearer {server.secret_key}"}
     options = {"key": entrance.key, "kind": entrance.kind, "bots": entrance.bots}
-    made = http.post("/v1/sources", json=options, headers=secret).raise_for_status().json()
+    created = http.post("/v1/sources", json=options, headers=secret).raise_for_status().json()
     if entrance.secret:
         path = f"/v1/sources/{entrance.key}/secrets"
         http.post(path, json={"secret": entrance.secret}, headers=secret).raise_for_status()
     for event, mode in (("Warned", "warn"), ("Quarantined", "quarantine")):
         path = f"/v1/tracking-plan/{event}?source={entrance.key}"
         http.put(path, json={"mode": mode, "schema": PLANNED}, headers=secret).raise_for_status()
-    return Target(http, server.secret_key, entrance.key, made["write_key"])
+    return Target(http, server.secret_key, entrance.key, created["write_key"])
 
 
 @pytest.mark.parametrize("entrance", ENTRANCES, ids=lambda entrance: entrance.key.removeprefix("counts-"))

@@ -84,7 +84,7 @@ SETTLED_SECONDS_MAX = 60.0
 class Plan(NamedTuple):
     """Everything that is sent and defined. It depends only on the seed and the start time of the test."""
 
-    said: list[SentMessage]
+    sent: list[SentMessage]
     first: Definitions
     edits: dict[str, Any]
     archived: str
@@ -116,7 +116,7 @@ async def _live(servers: Sequence[Server], database_url: str, settings: Mapping[
             keys[source] = str(key.key)
         async with _talking(servers, servers[0].secret_key) as talk:
             await talk.define(plan, range(DEFINED_BEFORE))
-            traffic = Traffic(talk, keys, plan.said, Random(1))
+            traffic = Traffic(talk, keys, plan.sent, Random(1))
             async with asyncio.TaskGroup() as group:
                 group.create_task(traffic.run())
                 group.create_task(change_definitions(talk, traffic, plan))
@@ -137,24 +137,24 @@ async def _live(servers: Sequence[Server], database_url: str, settings: Mapping[
 def plan_of(draw: Random, now: int) -> Plan:
     """Draw rules until enough of them hold for some customers and not for others."""
     days = (now - START) // DAY
-    said = [_message(draw, number, now, days) for number in range(MESSAGES)]
+    sent = [_message(draw, number, now, days) for number in range(MESSAGES)]
     world = _moved_world(worlds(draw), days)
     base = Definitions(world.segments, world.journeys, "main", world.traits, world.timezone)
-    groups = draw.sample(sorted(customers(said, CAPS), key=sorted), 12)
+    groups = draw.sample(sorted(customers(sent, CAPS), key=sorted), 12)
     readings = [
-        Evaluator(entries(own), now, world_of(own, base)) for own in (of_customer(said, group) for group in groups)
+        Evaluator(entries(own), now, world_of(own, base)) for own in (of_customer(sent, group) for group in groups)
     ]
 
-    def drawn(known: World) -> Any:
+    def drawn(world: World) -> Any:
         while True:
-            rule = _moved(rules(draw, 3, known), days)
+            rule = _moved(rules(draw, 3, world), days)
             if SHARE_MIN <= sum(reading.holds(rule, now) for reading in readings) / len(readings) <= SHARE_MAX:
                 return rule
 
     segments = {**world.segments, **{f"r{number:02}": drawn(world) for number in range(RULES - len(world.segments))}}
     # Other rules refer to "one", so its new version must not refer to them.
     edits = {"one": drawn(World(traits=world.traits, timezone=world.timezone)), "r03": drawn(world)}
-    return Plan(said, Definitions(segments, base.journeys, "main", base.traits, base.timezone), edits, "r05")
+    return Plan(sent, Definitions(segments, base.journeys, "main", base.traits, base.timezone), edits, "r05")
 
 
 def _moved_world(world: World, days: int) -> World:
@@ -288,7 +288,7 @@ async def _talking(servers: Sequence[Server], secret_key: str) -> AsyncIterator[
 class Traffic:
     """Send all messages, shuffled, in small batches, each to one server or both. ``version`` counts requests."""
 
-    def __init__(self, talk: Talk, keys: Mapping[str, str], said: Sequence[SentMessage], draw: Random) -> None:
+    def __init__(self, talk: Talk, keys: Mapping[str, str], sent: Sequence[SentMessage], draw: Random) -> None:
         self.talk = talk
         self.keys = keys
         self.draw = draw
@@ -296,7 +296,7 @@ class Traffic:
         self.version = 0
         self.in_flight = 0
         self.queues: list[list[list[SentMessage]]] = [[] for _ in talk.clients]
-        waiting = draw.sample(said, len(said))
+        waiting = draw.sample(sent, len(sent))
         while waiting:
             batch, waiting = waiting[: (size := draw.randint(1, 5))], waiting[size:]
             for queue in self.queues if draw.random() < TWIN_SHARE else [draw.choice(self.queues)]:
@@ -327,8 +327,8 @@ class Traffic:
         self.version += 1
         self.in_flight += 1
         try:
-            for source in sorted({said.source for said in batch}):
-                messages = [item_of(said) for said in batch if said.source == source]
+            for source in sorted({sent.source for sent in batch}):
+                messages = [item_of(sent) for sent in batch if sent.source == source]
                 body = {"writeKey": self.keys[source], "batch": messages}
                 answer = await client.post("/v1/batch", json=body, headers={"Authorization": ""})
                 assert answer.status_code == httpx.codes.OK, answer.text
@@ -394,22 +394,22 @@ async def ask_all_ways(talk: Talk, traffic: Traffic, key: str, draw: Random) -> 
         return False
     listed, at = await _members(talk, key, draw)
     count = (await talk.ask(f"/v1/segments/{key}/count", as_of=at))["count"]
-    asked = [
+    answers = [
         *(f"id:{id}" for id in draw.sample(sorted(listed), min(1, len(listed)))),
         f"user_id:u{draw.randrange(PEOPLE)}",
     ]
     explained, own = [], []
-    for customer in asked:
+    for customer in answers:
         explained.append(await _explained(talk, customer, key, at))
         own.append(await _own(talk, customer, key, at))
     if before != (traffic.version, await talk.versions()):
         return False
     assert count == len(listed), (key, at, count, listed)
-    for why, other, customer in zip(explained, own, asked, strict=True):
+    for why, other, customer in zip(explained, own, answers, strict=True):
         assert (why is None) == (other is None)
         if other is not None:
-            id, *said = other
-            assert listed.get(id, _NO_MEMBER) == tuple(said) == why, (key, at, customer)
+            id, *sent = other
+            assert listed.get(id, _NO_MEMBER) == tuple(sent) == why, (key, at, customer)
     return True
 
 
@@ -514,8 +514,8 @@ async def look(
     verify = SegmentVerifier(pool, inside.registry, inside.settings, inside.clock)
     rows = await connection.fetch("SELECT customer_id, min(id::text)::uuid AS id FROM identities GROUP BY 1")
     names = {row["customer_id"]: [row["id"]] for row in rows if row["customer_id"] is not None}
-    shown = dict(zip(names, await single.customers(list(names.values()), now), strict=True))
-    own = {id: {entry.key: entry for entry in customer.segments} for id, customer in shown.items() if customer}
+    documents = dict(zip(names, await single.customers(list(names.values()), now), strict=True))
+    own = {id: {entry.key: entry for entry in customer.segments} for id, customer in documents.items() if customer}
     assert own.keys() == names.keys()
     for key in keys:
         page = await members.list_members(key, now, None, 1_000)
@@ -539,7 +539,7 @@ async def look(
 async def check_final_results(talk: Talk, inside: Pipeline, plan: Plan) -> None:
     """Compare every query for every rule and customer with the reference evaluator."""
     final = plan.last
-    groups = sorted(customers(plan.said, CAPS), key=sorted)
+    groups = sorted(customers(plan.sent, CAPS), key=sorted)
     async with inside.pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
         inside.clock.instant = await connection.fetchval("SELECT clock_timestamp()")
         assert await look(inside, connection, sorted(final.segments), Random(0), explained=EXPLAINED) == RULES - 1
@@ -549,20 +549,20 @@ async def check_final_results(talk: Talk, inside: Pipeline, plan: Plan) -> None:
         assert (await talk.ask(f"/v1/segments/{key}/count", as_of=at))["count"] == len(listed)
         verified = await talk.post(f"/v1/segments/{key}/verify", {})
         assert (verified["differing"], verified["customers"]) == (0, len(groups)), verified
-    asked = await talk.post("/v1/customers/lookup", {"customers": [sorted(group)[0] for group in groups]})
-    as_of = parse(asked["as_of"])
+    answers = await talk.post("/v1/customers/lookup", {"customers": [sorted(group)[0] for group in groups]})
+    as_of = parse(answers["as_of"])
     assert as_of is not None
     ids = set()
-    for group, item in zip(groups, asked["items"], strict=True):
+    for group, item in zip(groups, answers["items"], strict=True):
         customer = item["customer"]
         ids.add(customer["id"])
         assert {f"{entry['kind']}:{entry['value']}" for entry in customer["identities"]} == group
         now = {f"segment:{entry['key']}": "" for entry in customer["segments"] if entry["key"] in _OURS}
         now |= {f"journey:{key}": stage["stage"] for key, stage in customer["stages"].items() if key in final.journeys}
-        expected = current_values(of_customer(plan.said, group), as_of, final)
+        expected = current_values(of_customer(plan.sent, group), as_of, final)
         assert {key: value for key, value in now.items() if value is not None} == expected, group
     assert len(ids) == len(groups)
-    few = [group for group in groups if len(of_customer(plan.said, group)) <= 30]
+    few = [group for group in groups if len(of_customer(plan.sent, group)) <= 30]
     views = CustomerQueries(inside.pool, inside.registry, inside.settings)
     for group in draw.sample(few, HISTORIES):
         ids_of = [entry.id for entry in parse_customer_reference(sorted(group)[0], inside.settings)]
@@ -572,4 +572,4 @@ async def check_final_results(talk: Talk, inside: Pipeline, plan: Plan) -> None:
             for stay in stays
             if stay.definition.partition(":")[2] in final.segments.keys() | final.journeys.keys()
         }
-        assert actual == intervals(of_customer(plan.said, group), as_of, final), group
+        assert actual == intervals(of_customer(plan.sent, group), as_of, final), group

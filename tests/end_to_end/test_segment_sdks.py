@@ -100,12 +100,12 @@ def node_modules() -> Path:
     """Install the SDK once into the user's cache. Skip if Node, npm or the registry is missing."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip(reason="there is no node and npm on this machine")
-    wanted = (HERE / "package.json").read_bytes()
+    manifest = (HERE / "package.json").read_bytes()
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = home / "segue-tests" / f"node-{sha256(wanted).hexdigest()[:12]}"
+    place = home / "segue-tests" / f"node-{sha256(manifest).hexdigest()[:12]}"
     if not (place / "complete").exists():
         place.mkdir(parents=True, exist_ok=True)
-        (place / "package.json").write_bytes(wanted)
+        (place / "package.json").write_bytes(manifest)
         done = subprocess.run(
             ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"],
             cwd=place,

@@ -101,8 +101,8 @@ def message(step: Step, person: str) -> dict[str, Any]:
 def references(person: str, steps: Sequence[Step]) -> list[str]:
     """Return all references to the customer after these steps."""
     kinds = {VISITOR: "anonymous_id", MAIL: "email", ACCOUNT: "user_id"}
-    known = {name for step in steps for name in step.knows}
-    return [f"{kinds[name]}:{value}" for name, value in ids(person).items() if name in known]
+    known_names = {name for step in steps for name in step.knows}
+    return [f"{kinds[name]}:{value}" for name, value in ids(person).items() if name in known_names]
 
 
 async def history(client: Client, person: str) -> dict[str, Any]:
@@ -124,14 +124,18 @@ async def test_each_touchpoint_leads_to_the_expected_stage(server: Server) -> No
         for number, step in enumerate(STORY, 1):
             receipt = await client.send(message(step, "skincare"))
             assert (receipt["accepted"], receipt["projected"]) == (1, True)
-            customers = [await client.ask(f"/v1/customers/{each}") for each in references("skincare", STORY[:number])]
-            assert [each["stages"]["six-stage"]["stage"] for each in customers] == [step.stage] * len(customers), number
-            assert len({each["id"] for each in customers}) == 1
+            customers = [
+                await client.ask(f"/v1/customers/{reference}") for reference in references("skincare", STORY[:number])
+            ]
+            assert [customer["stages"]["six-stage"]["stage"] for customer in customers] == [step.stage] * len(
+                customers
+            ), number
+            assert len({customer["id"] for customer in customers}) == 1
             if number < 5:
                 assert await status(client, f"/v1/customers/{ids('skincare')[ACCOUNT]}") == httpx.codes.NOT_FOUND
 
         customer = await client.ask("/v1/customers/skincare-account")
-        assert {(each["kind"], each["value"]) for each in customer["identities"]} == {
+        assert {(identity["kind"], identity["value"]) for identity in customer["identities"]} == {
             ("anonymous_id", "skincare-device"),
             ("email", "skincare@example.com"),
             ("user_id", "skincare-account"),

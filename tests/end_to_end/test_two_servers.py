@@ -42,8 +42,8 @@ def test_ten_customers_through_two_servers(make_server: Callable[..., Server], e
     assert len(keys) == 1
 
     for seed in range(2):
-        said = _messages(random.Random(seed), f"round{seed}-")
-        asyncio.run(_hammer(servers, keys[0], said, random.Random(seed)))
+        messages = _messages(random.Random(seed), f"round{seed}-")
+        asyncio.run(_hammer(servers, keys[0], messages, random.Random(seed)))
     assert [server.stop() for server in servers] == [0, 0]
     assert [event for server in servers for event in server.events() if event["level"] == "error"] == []
 
@@ -85,11 +85,11 @@ def _message(draw: random.Random, message_id: str, prefix: str) -> SentMessage:
     return SentMessage(t, message_id, "track", ids, name=name, properties={"total": draw.randint(0, 9)})
 
 
-async def _hammer(servers: Sequence[Server], key: str, said: Sequence[SentMessage], draw: random.Random) -> None:
+async def _hammer(servers: Sequence[Server], key: str, messages: Sequence[SentMessage], draw: random.Random) -> None:
     """Send all messages, shuffled, in small batches over many connections, each to one server or both."""
     outcomes: Counter[str] = Counter()
     queues: list[list[list[SentMessage]]] = [[] for _ in servers]
-    waiting = draw.sample(said, len(said))
+    waiting = draw.sample(messages, len(messages))
     while waiting:
         size = draw.randint(1, 6)
         batch, waiting = waiting[:size], waiting[size:]
@@ -109,16 +109,16 @@ async def _hammer(servers: Sequence[Server], key: str, said: Sequence[SentMessag
 
     lanes = [zip(servers, queues, strict=True) for _ in range(SENDERS_PER_SERVER)]
     await asyncio.gather(*(send(server, queue) for server, queue in itertools.chain(*lanes)))
-    assert outcomes == {"accepted": len(said), "duplicate": sent - len(said), "rejected": 0}
+    assert outcomes == {"accepted": len(messages), "duplicate": sent - len(messages), "rejected": 0}
 
 
-async def _check_histories(database_url: str, said: Sequence[SentMessage]) -> None:
-    async with running_pipeline(database_url, NOW) as asked:
-        groups = customers(said, CAPS)
+async def _check_histories(database_url: str, messages: Sequence[SentMessage]) -> None:
+    async with running_pipeline(database_url, NOW) as pipeline:
+        groups = customers(messages, CAPS)
         assert len(groups) >= PEOPLE
         for group in groups:
-            own = of_customer(said, group)
-            stored = await asked.intervals(sorted(group)[0])
+            own = of_customer(messages, group)
+            stored = await pipeline.intervals(sorted(group)[0])
             assert stored == intervals(own, NOW, DEFINITIONS)
             now = {definition: value for definition, value, _, left in stored if left is None}
             assert now == current_values(own, NOW, DEFINITIONS)

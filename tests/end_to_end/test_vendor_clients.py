@@ -185,8 +185,8 @@ def test_customerio_ids(server: Server, trusted: ssl.SSLContext, id: str) -> Non
     assert received[2]["properties"]["url"] == "https://shop.example.com/p"
     assert customer(server, f"user_id:{user}")["traits"] == {"plan": "gold", "suppressed": False}
     assert identities(server, f"user_id:{user}") == {("user_id", user), ("customerio_device", f"device {id}")}
-    asked = ask(server, "/v1/erasure-requests?limit=1000")["items"]
-    assert [entry["value"] for entry in asked if entry["value"] == user] == [user]  # by suppress and delete, once
+    requests = ask(server, "/v1/erasure-requests?limit=1000")["items"]
+    assert [entry["value"] for entry in requests if entry["value"] == user] == [user]  # by suppress and delete, once
 
 
 def test_customerio_identities(server: Server, trusted: ssl.SSLContext) -> None:

@@ -144,9 +144,9 @@ def test_acquisition_reads_page_properties() -> None:
 
 def test_acquisition_reads_click_ids_and_referrer_of_the_context() -> None:
     assert context(page(clickIds={"ttclid": "1"}))["acquisition"]["click_id"] == "ttclid"
-    given = {"library": {"name": "analytics.js"}, "page": {"url": HERE}}
+    base = {"library": {"name": "analytics.js"}, "page": {"url": HERE}}
     for referrer in ("https://t.co/", {"url": "https://t.co/", "type": "x"}):
-        item = page() | {"context": given | {"referrer": referrer}}
+        item = page() | {"context": base | {"referrer": referrer}}
         assert context(item)["acquisition"]["rule"] == "referrer:social:t.co"
 
 

@@ -80,7 +80,7 @@ async def test_changed_origins_of_a_key_apply_at_once(service: RunningApp) -> No
 
 
 @pytest.mark.parametrize(
-    ("given", "stored"),
+    ("origin", "stored"),
     [
         ("HTTPS://Shop.Example.com", "https://shop.example.com"),
         ("https://shop.example.com:443", "https://shop.example.com"),
@@ -90,8 +90,8 @@ async def test_changed_origins_of_a_key_apply_at_once(service: RunningApp) -> No
         ("https://*.example.com", "https://*.example.com"),
     ],
 )
-def test_origins_are_normalised_as_browsers_send_them(given: str, stored: str) -> None:
-    assert KeyIn.model_validate({"kind": "write", "origins": [given]}).origins == [stored]
+def test_origins_are_normalised_as_browsers_send_them(origin: str, stored: str) -> None:
+    assert KeyIn.model_validate({"kind": "write", "origins": [origin]}).origins == [stored]
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,10 @@ async def test_invalid_origins_are_refused(service: RunningApp, body: Any) -> No
 
 
 async def test_secret_key_cannot_have_origins(service: RunningApp) -> None:
-    for given in ({"origins": ["https://shop.example.com"]}, {"trusts_identify": True}):
-        await service.tell("POST", "/v1/keys", {"kind": "secret", **given}, 400)
+    for origin in ({"origins": ["https://shop.example.com"]}, {"trusts_identify": True}):
+        await service.tell("POST", "/v1/keys", {"kind": "secret", **origin}, 400)
         (secret,) = [key for key in (await service.ask("/v1/keys"))["items"] if key["kind"] == "secret"]
-        await service.tell("PUT", f"/v1/keys/{secret['id']}", given, 400)
+        await service.tell("PUT", f"/v1/keys/{secret['id']}", origin, 400)
     await service.tell("PUT", "/v1/keys/00", {"name": "x"}, 404)
 
 
@@ -165,7 +165,7 @@ async def test_secret_routes_send_no_cors_headers(service: RunningApp) -> None:
     routes = secret_routes(service)
     assert len(routes) > 30
     for method, path in routes:
-        path = path.replace("{customer}", "user-1").replace("{key}", "engaged").replace("{id}", "1")
+        path = path.replace("{customer}", "private-user").replace("{key}", "engaged").replace("{id}", "1")
         crossed = {**service.secret, "Origin": "https://evil.example.com"}
         for response in (
             await service.client.request(method, path, headers=crossed),
@@ -176,16 +176,20 @@ async def test_secret_routes_send_no_cors_headers(service: RunningApp) -> None:
 
 async def test_write_key_reads_only_the_public_profile(service: RunningApp) -> None:
     """Call every GET route with the write key in each place where a key can be sent."""
-    await service.send({"type": "track", "event": "Looked", "userId": "user-1"})
+    await service.send({"type": "track", "event": "Looked", "userId": "private-user"})
     page = WebPage(service)
     opened = {"/v1/me", "/v1/me/stream"}
     for route in service.app.routes:
         if not isinstance(route, APIRoute) or "GET" not in (route.methods or ()) or route.path in opened:
             continue
-        path = route.path.replace("{customer}", "user-1").replace("{key}", "engaged").replace("{write_key}", page.key)
+        path = (
+            route.path.replace("{customer}", "private-user")
+            .replace("{key}", "engaged")
+            .replace("{write_key}", page.key)
+        )
         for headers in ({"Authorization": f"Bearer {page.key}"}, {"X-Write-Key": page.key}, {}):
             response = await service.client.get(path, params={"writeKey": page.key}, headers=headers)
-            assert "user-1" not in response.text, path
+            assert "private-user" not in response.text, path
     for path in opened:
         assert (await service.client.get(path, params={"writeKey": page.key})).status_code == 401
 

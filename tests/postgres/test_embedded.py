@@ -60,11 +60,11 @@ def test_data_survives_a_restart_and_later_starts_are_quick(data_dir: Path) -> N
 def test_settings_are_durable_and_private(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir, options={"shared_buffers": "32MB"}) as postgres:
         url = postgres.start()
-        shown = {
+        settings = {
             name: query(url, f"SHOW {name}")
             for name in ("fsync", "synchronous_commit", "full_page_writes", "jit", "timezone", "listen_addresses")
         }
-        assert shown == {
+        assert settings == {
             "fsync": "on",
             "synchronous_commit": "on",
             "full_page_writes": "on",

@@ -158,23 +158,23 @@ class CrashLoad:
                     await asyncio.sleep(0.05)
 
     async def _was_acked(self, http: httpx.AsyncClient, batch: Sequence[SentMessage]) -> bool:
-        body = {"writeKey": self.server.write_key, "batch": [item(said) for said in batch]}
+        body = {"writeKey": self.server.write_key, "batch": [item(sent_message) for sent_message in batch]}
         try:
             answer = await http.post("/v1/batch", json=body)
         except httpx.ConnectError:
             # The server received nothing, so the log must not contain these messages.
             return False
         except httpx.TransportError:
-            self.notes.sent |= {said.message_id: said for said in batch}
+            self.notes.sent |= {sent_message.message_id: sent_message for sent_message in batch}
             self.notes.in_doubt += 1
             return False
-        self.notes.sent |= {said.message_id: said for said in batch}
+        self.notes.sent |= {sent_message.message_id: sent_message for sent_message in batch}
         self.notes.answers[answer.status_code] += 1
         if answer.status_code == httpx.codes.OK:
             receipt = answer.json()
             if (receipt["accepted"], receipt["projected"]) != (len(batch), True):
                 self.notes.faults.append(f"a batch of {len(batch)} new messages: {answer.text}")
-            self.notes.acked |= {said.message_id for said in batch}
+            self.notes.acked |= {sent_message.message_id for sent_message in batch}
             return True
         self.notes.in_doubt += 1
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or not answer.headers["Retry-After"].isdecimal():
@@ -215,7 +215,7 @@ async def stored_messages(siege: CrashLoad) -> list[SentMessage]:
     return [notes.sent[message_id] for message_id in stored]
 
 
-async def check_customers(server: Server, said: Sequence[SentMessage]) -> None:
+async def check_customers(server: Server, sent_message: Sequence[SentMessage]) -> None:
     """Check that identities are grouped into customers as in the reference model of the stored messages."""
     rows = await _fetch(
         server, "SELECT customer_id, kind || ':' || value FROM identities WHERE customer_id IS NOT NULL"
@@ -225,7 +225,7 @@ async def check_customers(server: Server, said: Sequence[SentMessage]) -> None:
         groups.setdefault(customer, set()).add(name)
     caps = caps_of(Settings())
     by_kind = {"anonymous_id": caps.anonymous_ids, "email": caps.contacts}
-    assert {frozenset(group) for group in groups.values()} == customers(said, by_kind)
+    assert {frozenset(group) for group in groups.values()} == customers(sent_message, by_kind)
 
 
 def check_rebuild(server: Server) -> None:

@@ -29,7 +29,7 @@ def report(session: pytest.Session) -> None:
 
 
 def collect(node: Any) -> None:
-    """Store the peak of a worker that ends. A crashed worker has none."""
+    """Store the peak of a worker that ends. A crashed worker reports no peak."""
     if (peak := getattr(node, "workeroutput", {}).get(_KEY)) is not None:
         _peaks[node.gateway.id] = peak
 

@@ -157,31 +157,31 @@ async def running_pipeline(database_url: str, now: int, **changes: Any) -> Async
         await asyncio.wait_for(pool.close(), 10)
 
 
-def item(said: SentMessage, prefix: str = "") -> dict[str, Any]:
+def item(sent_message: SentMessage, prefix: str = "") -> dict[str, Any]:
     """Return the message as a Segment client sends it. ``prefix`` separates examples that share a database."""
     from app.formats.timestamps import rfc3339
 
-    traits = {**(said.traits or {})}
+    traits = {**(sent_message.traits or {})}
     context: dict[str, Any] = {}
     message: dict[str, Any] = {
-        "type": said.type,
-        "messageId": prefix + said.message_id,
-        "timestamp": rfc3339(said.t),
-        "properties": dict(said.properties),
+        "type": sent_message.type,
+        "messageId": prefix + sent_message.message_id,
+        "timestamp": rfc3339(sent_message.t),
+        "properties": dict(sent_message.properties),
         "context": context,
     }
-    if "user_id" in said.ids:
-        message["userId"] = prefix + said.ids["user_id"]
-    if "anonymous_id" in said.ids:
-        message["anonymousId"] = prefix + said.ids["anonymous_id"]
-    if "email" in said.ids:
-        context["traits"] = {"email": prefix + said.ids["email"]}
-    if "tool" in said.ids:
-        context["externalIds"] = [{"id": prefix + said.ids["tool"], "type": "tool"}]
-    if said.type == "track":
-        message["event"] = said.name
-    if said.type == "identify":
+    if "user_id" in sent_message.ids:
+        message["userId"] = prefix + sent_message.ids["user_id"]
+    if "anonymous_id" in sent_message.ids:
+        message["anonymousId"] = prefix + sent_message.ids["anonymous_id"]
+    if "email" in sent_message.ids:
+        context["traits"] = {"email": prefix + sent_message.ids["email"]}
+    if "tool" in sent_message.ids:
+        context["externalIds"] = [{"id": prefix + sent_message.ids["tool"], "type": "tool"}]
+    if sent_message.type == "track":
+        message["event"] = sent_message.name
+    if sent_message.type == "identify":
         message["traits"] = traits
-    if said.previous is not None:
-        message["previousId"] = prefix + said.previous
+    if sent_message.previous is not None:
+        message["previousId"] = prefix + sent_message.previous
     return message

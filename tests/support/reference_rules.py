@@ -155,15 +155,15 @@ class Evaluator:
                 actual = key
         return actual
 
-    def _run(self, t: int, instants: Sequence[int], asked: Any) -> tuple[Any, int]:
+    def _run(self, t: int, instants: Sequence[int], required: Any) -> tuple[Any, int]:
         """Return the result of ``asked`` at ``t`` and the instant since which it has been the same."""
         assert self.born is not None
-        before, start = asked(self.born), self.born
+        before, start = required(self.born), self.born
         for u in [u for u in instants if self.born < u <= t]:
-            now = asked(u)
+            now = required(u)
             if now != before:
                 before, start = now, u
-        assert asked(t) == before, "an instant of change is missing"
+        assert required(t) == before, "an instant of change is missing"
         return before, start
 
     # ----------------------------------------------------------------------------------------------- rules
@@ -195,8 +195,10 @@ class Evaluator:
                 return self._dwells(rule, t, self.instants(segment), lambda u: self.holds(segment, u))
             case "stage":
                 journey = rule.get("journey", self.world.default_journey)
-                asked = as_list(rule["stage"])
-                return self._dwells(rule, t, self._journey_instants(journey), lambda u: self.stage(journey, u) in asked)
+                required = as_list(rule["stage"])
+                return self._dwells(
+                    rule, t, self._journey_instants(journey), lambda u: self.stage(journey, u) in required
+                )
             case "bucket":
                 low, high = rule["bucket"]
                 return (
@@ -364,9 +366,13 @@ class Evaluator:
             return False
         return all(
             self.satisfies(
-                asked if isinstance(asked, dict) else {"eq": asked}, read(one, path), one.t, self.zone(outer, t), t
+                required if isinstance(required, dict) else {"eq": required},
+                read(one, path),
+                one.t,
+                self.zone(outer, t),
+                t,
             )
-            for path, asked in node.get("where", {}).items()
+            for path, required in node.get("where", {}).items()
         )
 
     def in_window(self, node: Any, p: int, t: int) -> bool:
@@ -383,7 +389,7 @@ class Evaluator:
 
     # ----------------------------------------------------------------------------------------- comparisons
 
-    def satisfies(self, asked: Mapping[str, Any], actual: Any, now: int, zone: str, t: int) -> bool:
+    def satisfies(self, required: Mapping[str, Any], actual: Any, now: int, zone: str, t: int) -> bool:
         """Compare a value. Dates are compared with ``now``; operands are evaluated at ``t``."""
 
         def operand(written: Any) -> Any:
@@ -391,13 +397,13 @@ class Evaluator:
                 return written
             return self.trait(written["trait"], t) if "trait" in written else self.value(written, t)
 
-        fold = asked.get("ignore_case", False)
+        fold = required.get("ignore_case", False)
         return all(
-            date_test(operator, operand(asked[operator]), actual, now, zone)
+            date_test(operator, operand(required[operator]), actual, now, zone)
             if operator in DATE_OPERATORS
-            else compare(operator, operand(asked[operator]), actual, fold)
+            else compare(operator, operand(required[operator]), actual, fold)
             for operator in OPERATORS
-            if operator in asked
+            if operator in required
         )
 
     # -------------------------------------------------------------------------------- instants of change
@@ -423,8 +429,8 @@ class Evaluator:
         if head == "trait":
             yield from self._trait_instants(node)
         for filtered in [node, *steps_of(node)]:
-            for asked in filtered.get("where", {}).values():
-                yield from self._operand_instants(asked)
+            for required in filtered.get("where", {}).values():
+                yield from self._operand_instants(required)
         if head in VALUE_HEADS:
             yield from self._operand_instants(node)
             yield from self._date_instants(node, without(node, *OPERATORS))
@@ -456,8 +462,8 @@ class Evaluator:
             if key in node:
                 yield from (add(u, node[key], zone) for u in instants for zone in self.zones(node))
 
-    def _operand_instants(self, asked: Any) -> Iterator[int]:
-        for written in (asked.get(operator) for operator in OPERATORS) if isinstance(asked, dict) else ():
+    def _operand_instants(self, required: Any) -> Iterator[int]:
+        for written in (required.get(operator) for operator in OPERATORS) if isinstance(required, dict) else ():
             if isinstance(written, dict):
                 yield from self._trait_instants(written) if "trait" in written else self.instants(written)
 
@@ -641,9 +647,9 @@ def compare(operator: str, operand: Any, actual: Any, fold: bool) -> bool:
         case "in":
             return any(same(item, actual, fold) for item in operand)
         case "any_of":
-            return any(same(asked, item, fold) for asked in operand for item in as_list(actual))
+            return any(same(required, item, fold) for required in operand for item in as_list(actual))
         case "all_of":
-            return all(any(same(asked, item, fold) for item in as_list(actual)) for asked in operand)
+            return all(any(same(required, item, fold) for item in as_list(actual)) for required in operand)
         case "contains" if isinstance(actual, list):
             return any(same(operand, item, fold) for item in actual)
         case "contains" | "starts_with" | "ends_with":
@@ -779,14 +785,14 @@ def wall(t: int, zone: str) -> datetime:
     return (EPOCH + timedelta(microseconds=t)).astimezone(ZoneInfo(zone)).replace(tzinfo=None, fold=0)
 
 
-def instant_of(shown: datetime, zone: str, fold: int = 0) -> int:
+def instant_of(local_time: datetime, zone: str, fold: int = 0) -> int:
     """Return the instant of a local time. Skipped times move forward; of repeated times the first counts."""
-    return (shown.replace(tzinfo=ZoneInfo(zone), fold=fold).astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
+    return (local_time.replace(tzinfo=ZoneInfo(zone), fold=fold).astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
 
 
-def moved(shown: datetime, months: int) -> datetime:
-    year, month = divmod(shown.year * 12 + shown.month - 1 + months, 12)
-    return shown.replace(year=year, month=month + 1, day=min(shown.day, monthrange(year, month + 1)[1]))
+def moved(local_time: datetime, months: int) -> datetime:
+    year, month = divmod(local_time.year * 12 + local_time.month - 1 + months, 12)
+    return local_time.replace(year=year, month=month + 1, day=min(local_time.day, monthrange(year, month + 1)[1]))
 
 
 def add_months(t: int, months: int, zone: str) -> int:
@@ -828,8 +834,8 @@ def first_instant(day: date, zone: str) -> int:
     """Return the first instant of a local day, or of the next day if the timezone skips it."""
     midnight = datetime.combine(day, time())
     nominal = instant_of(midnight, "UTC")
-    shown = [instant_of(midnight, zone, fold) for fold in (0, 1)]
-    return min(u for u in (*shown, *transitions(nominal, zone, 2)) if wall(u, zone) >= midnight)
+    local_time = [instant_of(midnight, zone, fold) for fold in (0, 1)]
+    return min(u for u in (*local_time, *transitions(nominal, zone, 2)) if wall(u, zone) >= midnight)
 
 
 @lru_cache(maxsize=10_000)
@@ -860,8 +866,10 @@ def next_period(period: str, day: date) -> date:
 def is_during(during: Any, p: int, t: int, zone: str) -> bool:
     if isinstance(during, dict):
         low, high = during["hours"]
-        shown = wall(p, zone)
-        hour = Fraction(instant_of(shown, "UTC") - instant_of(datetime.combine(shown, time()), "UTC"), UNIT["h"])
+        local_time = wall(p, zone)
+        hour = Fraction(
+            instant_of(local_time, "UTC") - instant_of(datetime.combine(local_time, time()), "UTC"), UNIT["h"]
+        )
         return bool(low <= hour < high if low < high else hour >= low or hour < high)
     theirs, now = day_of(p, zone), day_of(t, zone)
     if during == "weekend":
@@ -881,13 +889,13 @@ def month_crossings(target: int, months: int, zone: str) -> Iterator[int]:
     if months == 0:
         yield target
     near = transitions(target, zone, 1)
-    shown = wall(target, zone)
-    times = {shown.time(), time()}
+    local_time = wall(target, zone)
+    times = {local_time.time(), time()}
     for change in near:
         readings = [wall(change, zone), wall(change - 1, zone) + timedelta(microseconds=1)]
         jump = readings[0] - readings[1]
-        times |= {reading.time() for reading in (*readings, shown + jump, shown - jump)}
-    base = moved(shown, -months)
+        times |= {reading.time() for reading in (*readings, local_time + jump, local_time - jump)}
+    base = moved(local_time, -months)
     for days in range(-4, 5):
         for clock in times:
             there = datetime.combine(base + timedelta(days), clock)

@@ -1,4 +1,4 @@
-"""Markers of what a test needs from the machine, derived from its fixtures. Each test has exactly one."""
+"""Markers of the requirements of a test, derived from its fixtures. Each test has exactly one."""
 
 from __future__ import annotations
 

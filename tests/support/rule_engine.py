@@ -83,8 +83,8 @@ def folded(
 
     If a part requires a replay, fold the whole log without a limit, as the projection does.
     """
-    known = sorted((entry for entry in history if entry.t <= now), key=order)
-    moves = [input_from_entry(ruleset, entry) for entry in known]
+    entries = sorted((entry for entry in history if entry.t <= now), key=order)
+    moves = [input_from_entry(ruleset, entry) for entry in entries]
     places = sorted({0, len(moves), *(min(cut, len(moves)) for cut in cuts)})
     try:
         return _folded(ruleset, [moves[a:b] for a, b in pairwise(places)], now, points_max, bucketing_key)
@@ -112,9 +112,9 @@ def input_from_entry(ruleset: Ruleset, entry: Entry) -> Input:
 
 def stored(ruleset: Ruleset, state: State, rule_id: str) -> Truth:
     """Return the stored truth of a rule; without one, its initial value since the customer's birth."""
-    known = state.truths.get(rule_id)
+    truth = state.truths.get(rule_id)
     assert state.born is not None
-    return Truth(ruleset.initial[rule_id], state.born) if known is None else known
+    return Truth(ruleset.initial[rule_id], state.born) if truth is None else truth
 
 
 def fold(

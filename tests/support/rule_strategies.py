@@ -136,28 +136,28 @@ def happened(draw: Random, t: int, message_id: str) -> TrackEntry:
 
 
 def traits(draw: Random) -> dict[str, Any]:
-    told = documents(draw)
+    definitions = documents(draw)
     if chance(draw, 2):
-        told["born"] = draw.choice([*DATES, None])
+        definitions["born"] = draw.choice([*DATES, None])
     if chance(draw, 3):
-        told["timezone"] = draw.choice([*ZONES, *ZONES, *NO_ZONES, None])
+        definitions["timezone"] = draw.choice([*ZONES, *ZONES, *NO_ZONES, None])
     if chance(draw, 8):
-        told[draw.choice(COMPUTED)] = values(draw)
-    return told
+        definitions[draw.choice(COMPUTED)] = values(draw)
+    return definitions
 
 
 def documents(draw: Random) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in ("a", "a.b", "c", "plan"):
         if chance(draw, 2):
-            found[name] = values(draw)
+            results[name] = values(draw)
     if chance(draw, 8):
-        found["page"] = {"path": values(draw)}
+        results["page"] = {"path": values(draw)}
     if chance(draw, 6):
-        found["when"] = draw.choice(DATES)
+        results["when"] = draw.choice(DATES)
     if chance(draw, 8):
-        found["tz"] = draw.choice(ZONES)
-    return found
+        results["tz"] = draw.choice(ZONES)
+    return results
 
 
 def values(draw: Random) -> Any:
@@ -273,9 +273,9 @@ def gaps(draw: Random) -> dict[str, str]:
 
 def regularly(draw: Random, world: World) -> Any:
     of_last = draw.randint(1, 3)
-    wanted = {"at_least": draw.randint(1, of_last), "of_last": of_last}
+    bounds = {"at_least": draw.randint(1, of_last), "of_last": of_last}
     period = draw.choice(["day", "day", "week", "month"])
-    return zoned(draw, {"regularly": events(draw), **filters(draw, world), **wanted, "period": period})
+    return zoned(draw, {"regularly": events(draw), **filters(draw, world), **bounds, "period": period})
 
 
 def trait(draw: Random, world: World) -> Any:
@@ -324,10 +324,10 @@ def expressions(draw: Random, names: Sequence[str]) -> Any:
     bare = World(traits={}, segments={}, journeys={})
     head = draw.choice([*AGGREGATES, "count", "first_at", "last_at"])
     window = windows(draw)
-    asked = filters(draw, bare) if names else {}
+    conditions = filters(draw, bare) if names else {}
     if head in AGGREGATES:
-        return zoned(draw, {head: draw.choice([*PATHS, "when"]), "of": events(draw), **asked, **window})
-    return zoned(draw, {head: events(draw), **asked, **window})
+        return zoned(draw, {head: draw.choice([*PATHS, "when"]), "of": events(draw), **conditions, **window})
+    return zoned(draw, {head: events(draw), **conditions, **window})
 
 
 # -------------------------------------------------------------------------------------------------- modifiers
@@ -439,8 +439,8 @@ def depends_on_a_zone(node: dict[str, Any]) -> bool:
         keys = ("within", "before", "after_at_least", "for_at_least", "entered_within", "held_for", "changed_within")
         if any(part.get(key) in CALENDAR for key in keys):
             return True
-        asked = [part, *(one for one in part.get("where", {}).values() if isinstance(one, dict))]
-        if any(operator in one for one in asked for operator in DATE_OPERATORS):
+        conditions = [part, *(one for one in part.get("where", {}).values() if isinstance(one, dict))]
+        if any(operator in one for one in conditions for operator in DATE_OPERATORS):
             return True
     return False
 
@@ -489,11 +489,11 @@ DYNAMIC = ["eq", "ne", "gt", "gte", "lt", "lte", "contains", "not_contains", "st
 
 
 def several(draw: Random) -> list[Any]:
-    found: list[Any] = []
+    results: list[Any] = []
     for item in draw.sample(SCALARS, draw.randint(1, 3)):
-        if not any(other == item and isinstance(other, bool) == isinstance(item, bool) for other in found):
-            found.append(item)
-    return found
+        if not any(other == item and isinstance(other, bool) == isinstance(item, bool) for other in results):
+            results.append(item)
+    return results
 
 
 def operands(draw: Random, names: Sequence[str]) -> Any:

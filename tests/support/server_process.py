@@ -57,11 +57,13 @@ class Server:
         return [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
 
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SEGUE_", "DATABASE_URL"))}
-        if kept.pop("PYTHONDONTWRITEBYTECODE", None):
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("SEGUE_", "DATABASE_URL"))
+        }
+        if inherited.pop("PYTHONDONTWRITEBYTECODE", None):
             # Compiling the application takes longer than its start, and the tests start it a hundred times.
-            kept["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / f"segue-tests-pycache-{os.getuid()}")
-        return {**kept, **self._environment}
+            inherited["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / f"segue-tests-pycache-{os.getuid()}")
+        return {**inherited, **self._environment}
 
     def spawn(self, *options: str) -> None:
         """Start the process and do not wait."""

@@ -16,8 +16,8 @@ from tests.support.rule_strategies import DAY, HOUR, START, clocks, questions, w
 NOTHING = World()
 
 
-def did(t: int, **said: Any) -> TrackEntry:
-    return TrackEntry(START + t, f"m{t}", "A", "web", "site", written(said), "{}", "{}")
+def did(t: int, **properties: Any) -> TrackEntry:
+    return TrackEntry(START + t, f"m{t}", "A", "web", "site", written(properties), "{}", "{}")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def did(t: int, **said: Any) -> TrackEntry:
 )
 def test_values(expression: Any, expected: Any) -> None:
     """v is 1, 1 as text, 2.5, missing, null and x: three numbers. The tie of w goes to b, seen later."""
-    said: list[dict[str, Any]] = [
+    properties: list[dict[str, Any]] = [
         {"v": 1, "w": "a"},
         {"v": "1", "w": "b"},
         {"v": 2.5, "w": "a"},
@@ -47,9 +47,9 @@ def test_values(expression: Any, expected: Any) -> None:
         {"v": None},
         {"v": "x"},
     ]
-    history = [did(n, **one) for n, one in enumerate(said)]
-    found = reference_rules.value(expression, history, START + HOUR + 4, NOTHING)
-    assert reference_rules.same_key(found) == reference_rules.same_key(expected)
+    history = [did(n, **one) for n, one in enumerate(properties)]
+    result = reference_rules.value(expression, history, START + HOUR + 4, NOTHING)
+    assert reference_rules.same_key(result) == reference_rules.same_key(expected)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ async def running_webhook_sender(
 ) -> AsyncIterator[WebhookSender]:
     """Run the application. Without ``first`` the database has keys already, and only webhooks can be sent.
 
-    ``certificates`` maps URLs to what the application finds there instead of on the internet.
+    ``certificates`` maps URLs to the content that replaces the internet.
     """
     assert settings.database_url is not None
     pool = await open_pool(settings.database_url, 1)
