@@ -77,7 +77,7 @@ clean: ## Remove the virtual environment and caches, not the data
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# As root, PostgreSQL runs as another user, who must be able to read its programs: hence the umask.
+# As root, PostgreSQL runs as another user, who must be able to read its programs. The umask allows that.
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "Segue needs Python 3.11 or newer; found: $$(python3 --version 2>&1)." >&2; \

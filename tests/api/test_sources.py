@@ -17,7 +17,7 @@ from app.registry.bootstrap import bootstrap
 from app.touchpoint import DAY, HOUR, SECOND
 from tests.support.running_app import NOON, RunningApp, basic_auth, is_problem, running_app, track
 
-OPEN = {"/livez", "/readyz", "/metrics", "/docs"}
+OPEN = {"/livez", "/readyz", "/metrics", "/docs", "/openapi.json"}
 
 
 def secret_routes(service: RunningApp) -> list[tuple[str, str]]:

@@ -218,7 +218,7 @@ async def test_skipped_rows_quotes_and_invalid_rows(importer: Importer, tmp_path
     errors = dict(faults(path))
     assert "7 cells, the header only 6" in errors[6]
     assert "add its format" in errors[7]
-    assert "identity" in errors[8]
+    assert "no usable id" in errors[8]
     assert "neither an event" in errors[9]
     assert "UTF-8" in errors[10]
     originals = [json.loads(line)["original"] for line in errors_path(path).read_text().splitlines()]
