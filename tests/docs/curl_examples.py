@@ -93,19 +93,24 @@ def _first_instant(page: Path) -> int:
     return min(map(parse_instant, expected), default=NOON)
 
 
-def build_request(client: httpx.AsyncClient, command: str) -> httpx.Request:
-    """Return the request that curl would send."""
+def build_request(client: httpx.AsyncClient, command: str, directory: Path | None = None) -> httpx.Request:
+    """Return the request that curl would send; files of ``--data-binary @FILE`` are in ``directory``."""
     parser = argparse.ArgumentParser()
     parser.add_argument("-u", dest="user")
     parser.add_argument("-H", dest="header", action="append", default=[])
-    parser.add_argument("-d", dest="data")
+    parser.add_argument("-d", "--data-binary", dest="data")
     parser.add_argument("-X", dest="method")
     parser.add_argument("url")
-    arguments = parser.parse_args(shlex.split(command)[1:])
+    arguments = parser.parse_args(shlex.split(command.replace("\\\n", " "))[1:])
+    content = arguments.data
+    if content is not None and content.startswith("@"):
+        assert directory is not None
+        content = (directory / content[1:]).read_bytes()
     headers = dict(header.split(": ", 1) for header in arguments.header)
     auth = httpx.BasicAuth(*arguments.user.split(":", 1)) if arguments.user else None
     method = arguments.method or ("POST" if arguments.data is not None else "GET")
-    request = client.build_request(method, f"http://{arguments.url}", headers=headers, content=arguments.data)
+    url = arguments.url.removeprefix("https://")
+    request = client.build_request(method, f"http://{url}", headers=headers, content=content)
     return next(auth.sync_auth_flow(request)) if auth else request
 
 
