@@ -24,7 +24,7 @@ from app.postgres.pool import Pool, snapshot
 from app.touchpoint import DAY, HOUR
 
 EVENTS_PER_SOURCE: Final = 20
-"""Number of events of each source, the most frequent ones, that are checked for anomalies individually."""
+"""Number of events per source that are checked for anomalies individually: the most frequent ones."""
 
 _HEALTH_HOURS: Final = 24
 
@@ -84,11 +84,11 @@ _BY_HOUR = "SELECT hour, sum(messages)::bigint FROM source_volumes WHERE source 
 _COUNT_QUARANTINED = "SELECT count(*) FROM quarantine WHERE source = $1 AND replayed_at IS NULL AND received_at >= $2"
 
 _OUTCOMES_SEEN: Final = ("accepted", "duplicate", "rejected", "ignored")
-"""Outcomes that prove that the source is active; a refused delivery can come from any sender."""
+"""Outcomes that prove that the source is active. A refused request does not, because anyone can send one."""
 
 
 class ViolationCount(msgspec.Struct, frozen=True):
-    """Number of messages that violated the plan for one reason. ``sample`` has properties of the first of them."""
+    """Number of messages that violated the plan for one reason. ``sample`` has masked properties of one."""
 
     source: str
     event: str
@@ -102,8 +102,8 @@ class ViolationCount(msgspec.Struct, frozen=True):
 class SourceHealth(msgspec.Struct, frozen=True):
     """Health of one source in the last day.
 
-    ``hours`` are (start, accepted messages), oldest first; the last hour is the current one. ``counts`` are messages by
-    outcome. ``rejected``, ``refused`` and ``warned`` divide these outcomes by code or reason.
+    ``hours`` are (start of the hour, number of accepted messages), from the oldest hour to the current one. ``counts``
+    are messages by outcome. ``rejected``, ``refused`` and ``warned`` divide these outcomes by code or reason.
     """
 
     source: str
@@ -136,7 +136,7 @@ class SourceHealthQueries:
             for key, name, hours, messages in rows
         ]
         novelties = find_novelties([FirstSeen(*row) for row in firsts], since, OTHER)
-        # With many sources the computation takes long, and requests share this event loop.
+        # Compute in a thread: with many sources it takes long, and it would block the event loop of all requests.
         anomalies = await asyncio.to_thread(lambda: list(find_anomalies(all_series, since, now)))
         return sorted(
             [*novelties, *anomalies],

@@ -28,7 +28,7 @@ _ROWS = "SELECT id, state, flips_at, revision, stale FROM customers WHERE id = A
 
 
 class TraitCount(msgspec.Struct):
-    """Number of customers that have the trait, and how many of these have an ``empty`` text, list or object."""
+    """Number of customers that have the trait. ``empty`` counts those whose value is an empty text, list or object."""
 
     customers: int = 0
     empty: int = 0
@@ -84,7 +84,7 @@ class TraitCoverageQueries:
 
 
 def _count_traits(traits: Mapping[str, Any], counts: dict[str, TraitCount]) -> int:
-    """Add ``traits`` to ``counts``, and return how many did not fit."""
+    """Add ``traits`` to ``counts``. Return how many were not counted, because of TRAITS_MAX."""
     left_out = 0
     for name, value in traits.items():
         if value is None:

@@ -10,9 +10,9 @@ Without enough history there is no expected count and no anomaly.
 **Silence**: no message has arrived for at least one whole hour. In the whole hours since the last message (at most the
 last 168), the expected counts add up to at least SILENCE_MESSAGES.
 
-**Jump**: a whole hour in the requested span, with three conditions. The count differs from the expected count by at
-least JUMP_MESSAGES. It is at least JUMP_FACTOR times as high or as low. It is higher or lower than in every hour that
-it is compared with. Adjacent hours that jump in the same direction are one jump.
+**Jump**: a whole hour in the requested period that meets three conditions. The count differs from the expected count by
+at least JUMP_MESSAGES. It is at least JUMP_FACTOR times as high or as low. It is higher or lower than in every hour
+that it is compared with. Adjacent hours that jump in the same direction are one jump.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ JUMP_MESSAGES: Final = 50
 JUMP_FACTOR: Final = 3
 
 HISTORY: Final = WEEKS * WEEK + SILENT_HOURS_MAX * HOUR
-"""Span of hours that the analysis reads, in microseconds."""
+"""Length of the period that the analysis reads, in microseconds."""
 
 AnomalyKind = Literal["new_source", "new_event", "new_channel", "silence", "volume_up", "volume_down", "too_many_names"]
 
 
 class FirstSeen(NamedTuple):
-    """First hour of a source, channel or event, and its number of messages in the requested span.
+    """First hour of a source, channel or event, and its number of messages in the requested period.
 
-    It is for the source itself if both ``channel`` and ``event`` are None.
+    If both ``channel`` and ``event`` are None, the values are those of the whole source.
     """
 
     source: str
@@ -89,8 +89,8 @@ def hour_of(instant: int) -> int:
 def find_novelties(firsts: Sequence[FirstSeen], since: int, other: str) -> Iterator[Anomaly]:
     """Yield sources, channels and events whose first message is in or after the hour of ``since``.
 
-    The channels and events of a new source are not reported separately. ``other`` is the name that stands for all names
-    above the limit.
+    The channels and events of a new source are not reported separately. ``other`` is the name under which
+    names beyond the limit are counted.
     """
     begin = hour_of(since)
     first_hours = {first.source: first.hour for first in firsts if first.channel is None and first.event is None}
@@ -122,7 +122,7 @@ def find_anomalies(all_series: Sequence[VolumeSeries], since: int, now: int) -> 
 
 
 def comparable_counts(series: VolumeSeries, hour: int) -> Sequence[int]:
-    """Return the counts of the earlier hours to compare with; empty if the history is too short."""
+    """Return the counts of the earlier hours with which ``hour`` is compared; empty if the history is too short."""
     for step, times, least in ((WEEK, WEEKS, WEEKS_MIN), (DAY, DAYS, DAYS_MIN)):
         earlier_hours = [hour - step * count for count in range(1, times + 1)]
         counts = [series.hours.get(earlier, 0) for earlier in earlier_hours if earlier >= series.first]

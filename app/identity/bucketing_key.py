@@ -1,7 +1,7 @@
 """Bucketing keys for rules that select a random share of customers.
 
 The key of a customer is its strongest identity, and among equally strong ones the earliest. It depends only on the set
-of messages. It is read only if a rule uses it.
+of stored messages, not on their order of arrival. It is read from the database only if a rule uses it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ CROSS JOIN LATERAL (
 
 
 async def bucketing_keys_of(connection: Connection, customer_ids: Sequence[bytes]) -> dict[bytes, BucketingKey]:
-    """Return the keys by customer id. A second statement runs if a customer has several strongest identities."""
+    """Return the bucketing keys by customer id.
+
+    A second statement runs only if a customer has several identities of its strongest kind.
+    """
     strongest: dict[bytes, list[tuple[bytes, Identity]]] = {}
     for customer_id, id, kind, value in await connection.fetch(_IDENTITIES, customer_ids):
         identity = Identity(kind, value)

@@ -13,7 +13,7 @@ from app.postgres.pool import Connection
 
 
 class CustomerRow(msgspec.Struct, gc=False):
-    """A customer's row as locked for this flush."""
+    """The row of one customer, as it was read or locked."""
 
     id: bytes
     state: bytes
@@ -41,14 +41,17 @@ FROM customers WHERE id = ANY($1::uuid[]) ORDER BY id
 
 
 async def read_customers(connection: Connection, customer_ids: Sequence[bytes]) -> list[CustomerRow]:
-    """Return the rows of these customers as they are now, without those that were merged."""
+    """Return the current rows of these customers. A customer that was merged into another one is left out."""
     return [CustomerRow(*row) for row in await connection.fetch(_ROWS, customer_ids)]
 
 
 async def lock_customers(
     connection: Connection, customer_ids: Sequence[bytes], *, wait: bool = True
 ) -> list[CustomerRow]:
-    """Return the same rows, locked until COMMIT; without ``wait``, rows that are locked already are left out."""
+    """Lock the rows of these customers until COMMIT, and return them.
+
+    If ``wait`` is False, leave out rows that another transaction has locked.
+    """
     lock_clause = "FOR NO KEY UPDATE" if wait else "FOR NO KEY UPDATE SKIP LOCKED"
     return [CustomerRow(*row) for row in await connection.fetch(f"{_ROWS} {lock_clause}", customer_ids)]
 
@@ -56,6 +59,6 @@ async def lock_customers(
 async def lock_customers_of(
     connection: Connection, identity_ids: Sequence[bytes], customer_ids: Sequence[bytes]
 ) -> list[CustomerRow]:
-    """Lock the customers that these identities point to, and ``customer_ids``; return their rows."""
+    """Lock the customers of these identities, and those in ``customer_ids``; return their rows."""
     rows = await connection.fetch(_LOCK_OF_IDENTITIES, identity_ids, customer_ids)
     return [CustomerRow(*row) for row in rows]

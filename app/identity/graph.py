@@ -21,7 +21,10 @@ LINK = "link"
 
 
 class IdentityNode(msgspec.Struct, gc=False):
-    """One identity. ``carried`` is True if a message has it as an identity, False if only an alias names it."""
+    """One identity of the graph.
+
+    ``carried`` is True if a message contains it as an identity, False if it is only the previousId of an alias.
+    """
 
     id: bytes
     identity: Identity
@@ -30,7 +33,7 @@ class IdentityNode(msgspec.Struct, gc=False):
 
 
 class MovedIdentity(msgspec.Struct, frozen=True):
-    """An identity whose row must change, because its customer or its ``carried`` changed."""
+    """An identity whose row must be updated, because its ``customer`` or its ``carried`` changed."""
 
     id: bytes
     customer: bytes | None
@@ -38,7 +41,7 @@ class MovedIdentity(msgspec.Struct, frozen=True):
 
 
 class Link(msgspec.Struct, gc=False):
-    """One edge. For an alias, ``weaker`` is previousId and ``stronger`` is userId, both as user_id identities."""
+    """One edge of the graph. In an alias, ``weaker`` is previousId and ``stronger`` is userId, both of kind user_id."""
 
     weaker: bytes
     stronger: bytes
@@ -49,7 +52,10 @@ class Link(msgspec.Struct, gc=False):
 
 
 class Caps(msgspec.Struct, frozen=True):
-    """Maximum number of identities per kind of a customer. user_ids have no limit: only an alias joins them."""
+    """Maximum number of identities that one customer can have of each kind.
+
+    The number of user_ids is not limited, because only an alias joins them.
+    """
 
     anonymous_ids: int
     contacts: int
@@ -68,7 +74,7 @@ class Caps(msgspec.Struct, frozen=True):
 
 
 class Group:
-    """A set of identities that belong to one customer, as far as the links are applied."""
+    """Identities that the links applied so far join to one customer."""
 
     __slots__ = ("kinds", "members")
 
@@ -97,7 +103,7 @@ class Group:
 
     @property
     def exists(self) -> bool:
-        """False if only an inactive alias names these identities: then they are not a customer yet."""
+        """False if no message contains these identities: an inactive alias alone does not create a customer."""
         return any(node.carried for node in self.members)
 
 
@@ -130,7 +136,7 @@ def group_identities(nodes: Mapping[bytes, IdentityNode], links: Iterable[Link],
 
 
 def sort_links(links: Iterable[Link], identity_of: Callable[[bytes], Identity]) -> list[Link]:
-    """Return the links in order of their messages; within a message, the strongest ``weaker`` identity is first."""
+    """Return the links in the order of their messages; within a message, sort by ``weaker``, strongest first."""
 
     def sort_key(link: Link) -> tuple[Order, int, str, str]:
         identity = identity_of(link.weaker)
@@ -140,10 +146,10 @@ def sort_links(links: Iterable[Link], identity_of: Callable[[bytes], Identity]) 
 
 
 def is_alias_active(nodes: Mapping[bytes, IdentityNode], link: Link) -> bool:
-    """Return whether previousId is a user_id: False if messages contain its value only as an anonymous_id.
+    """Return whether the previousId of an alias counts as a user_id.
 
-    Such an anonymous_id gets an ordinary link instead, which an earlier link overrides. So two users who alias the
-    anonymous_id of a shared device are not merged.
+    It does not if messages contain its value only as an anonymous_id. Then an ordinary link joins the anonymous_id, and
+    an earlier link takes precedence. So two users who alias the anonymous_id of a shared device are not merged.
     """
     previous_user = nodes[link.weaker]
     if previous_user.carried:

@@ -8,8 +8,8 @@ from app.identity.graph import IdentityNode, Link, MovedIdentity
 from app.postgres.pool import Connection
 
 _INSERT_IDENTITIES = """
--- Insert new identities, each first assigned to the strongest identity of its message. If another worker is inserting
--- one of them, this statement waits for that worker, in id order, and skips the identity.
+-- Insert new identities. The provisional customer of an identity is the strongest identity of its message. If another
+-- worker is inserting the same identity, this statement waits for that worker, in id order, and skips the identity.
 INSERT INTO identities (id, kind, value, customer_id, carried)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::bool[])
 ON CONFLICT (id) DO NOTHING

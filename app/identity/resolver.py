@@ -1,8 +1,9 @@
 """Identity resolution: finds, creates, merges and splits the customers of a whole flush at once.
 
 Most messages contain only known identities and links, and cost one lookup. A new link extends the graph in place if its
-groups have no conflicts, or if it is later than all links of both groups. If a link may change an earlier decision, its
-whole neighbourhood is grouped again by :mod:`app.identity.graph`: a late link of a contested group, an alias, an undo.
+groups have no conflicts, or if it is later than all links of both groups. An alias, an undone link, and a late link of
+a group with conflicts may change earlier decisions. :mod:`app.identity.graph` then groups the whole neighbourhood
+again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from app.postgres.pool import Connection
 from app.touchpoint import Identity, Message, Order
 
 NEVER: Final = -1
-"""Value of ``last_link_at`` for a customer without links: earlier than the instant of any message."""
+"""Value of ``last_link_at`` for a customer without links. It is earlier than the instant of any message."""
 
 _OVERTAKEN_MAX: Final = 5
 
@@ -28,9 +29,9 @@ _OVERTAKEN_MAX: Final = 5
 class ResolvedCustomer(msgspec.Struct):
     """A customer after the update of the graph.
 
-    ``origins`` are the former customers of its identities; a new customer has no origin. ``is_whole`` is True if it has
-    all identities of its origins. If it is whole and has one origin, it keeps that state; otherwise its history must be
-    replayed.
+    ``origins`` are the customers to which its identities belonged before the update; a new customer has no origin.
+    ``is_whole`` is True if the customer has all identities of its origins. A whole customer with one origin keeps the
+    state of that origin. In all other cases the history of the customer must be replayed.
     """
 
     id: bytes
@@ -41,7 +42,7 @@ class ResolvedCustomer(msgspec.Struct):
 
 
 class Resolution(msgspec.Struct):
-    """The customers of the identities of a flush, and the changes of the graph to be written."""
+    """Result of identity resolution for one flush: the customers, and the changes to write to the graph."""
 
     customers: dict[bytes, ResolvedCustomer]
     customer_of: dict[bytes, bytes]
@@ -60,7 +61,7 @@ class _FlushIdentities:
         self.carried_ids: set[bytes] = set()
         self.links: dict[tuple[bytes, bytes], Link] = {}
         self.likely_customers: dict[bytes, bytes] = {}
-        """Identity id -> the strongest identity of its message, which is the most likely customer of a new identity."""
+        """Identity id -> id of the strongest identity of its message, the most likely customer of a new identity."""
         for message in messages:
             self._add_message(message)
 
@@ -116,7 +117,7 @@ FROM links WHERE stronger = ANY($1::uuid[])
 
 
 async def resolve_identities(connection: Connection, messages: Sequence[Message], caps: Caps) -> Resolution:
-    """Find or create the customers of the messages, add the messages' links to the graph, and lock the rows."""
+    """Find or create the customers of the messages, add the messages' links to the graph, and lock the customers."""
     flush = _FlushIdentities(messages)
     pairs = sorted(flush.links)
     loaded = _LoadedGraph()
@@ -148,7 +149,7 @@ async def resolve_neighbourhood(connection: Connection, seeds: Sequence[bytes], 
 async def _insert_missing(
     connection: Connection, flush: _FlushIdentities, missing: Sequence[bytes]
 ) -> list[IdentityNode]:
-    """Insert the identities of ``missing``; return those that this flush inserted, without those of other workers."""
+    """Insert the identities in ``missing``; return those that this flush, not another worker, inserted."""
     nodes = []
     for id in missing:
         carried = id in flush.carried_ids
@@ -157,7 +158,7 @@ async def _insert_missing(
 
 
 class _LoadedGraph:
-    """The part of the graph that is read and locked; it grows if a neighbourhood must be grouped again."""
+    """The part of the graph that has been read and locked. It grows if a neighbourhood must be grouped again."""
 
     def __init__(self) -> None:
         self.inserted_ids: set[bytes] = set()
@@ -231,7 +232,7 @@ class _LoadedGraph:
 
 
 class _Cluster(msgspec.Struct):
-    """A group, with the data that decides whether the graph can be extended in place."""
+    """A group, with the data that determines whether a link can be added without grouping again."""
 
     group: Group
     contested: bool
@@ -241,7 +242,7 @@ class _Cluster(msgspec.Struct):
 class _GraphUpdate:
     """Adds the links of one flush to the graph, one by one.
 
-    Identities whose group depends on other links stay ``undecided`` until :meth:`regroup_undecided`.
+    Identities whose group may depend on further links are collected in ``undecided``, for :meth:`regroup_undecided`.
     """
 
     def __init__(self, loaded: _LoadedGraph, caps: Caps) -> None:
@@ -261,7 +262,7 @@ class _GraphUpdate:
                 self.members_of.setdefault(node.customer, []).append(node)
 
     def mark_carried(self, id: bytes) -> None:
-        """Record that a message has this identity. If only an alias named it before, decide that alias again."""
+        """Record that a message contains this identity. If it was only a previousId before, decide its alias again."""
         node = self.loaded.nodes[id]
         if not node.carried:
             node.carried = True
@@ -362,7 +363,7 @@ class _GraphUpdate:
         return resolution
 
     def _clusters(self) -> Iterable[_Cluster]:
-        """Return the clusters without duplicates; ``cluster_of`` has one entry per member."""
+        """Return the clusters without duplicates; ``cluster_of`` has one entry per identity."""
         return {id(cluster): cluster for cluster in self.cluster_of.values()}.values()
 
     def _resolve_cluster(self, cluster: _Cluster, resolution: Resolution, former_customers: set[bytes]) -> None:
@@ -388,7 +389,7 @@ class _GraphUpdate:
             )
 
     def _is_unchanged(self, cluster: _Cluster) -> bool:
-        """Return whether a cluster equals its stored customer, so that nothing of it must be written."""
+        """Return whether a cluster equals its stored customer, so that no write is needed."""
         first, *more_members = cluster.group.members
         row = (
             None if first.id in self.loaded.inserted_ids or first.customer is None else self.loaded.rows[first.customer]

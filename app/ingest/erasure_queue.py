@@ -18,7 +18,7 @@ from app.postgres.pool import Connection, Pool
 
 
 class RequestedErasure(msgspec.Struct, frozen=True, order=True):
-    """One row of the queue. ``kind`` and ``value`` are the identity to be erased, in canonical form."""
+    """One erasure request. ``kind`` and ``value`` are the identity to be erased, in canonical form."""
 
     source: str
     kind: str
@@ -43,7 +43,7 @@ UPDATE erasure_requests SET handled_at = $2 WHERE id = ANY($1::bigint[]) AND han
 def build_erasures(
     identities: Iterable[tuple[str, Any]], source: str, requested_at: int, settings: Settings
 ) -> list[RequestedErasure]:
-    """Convert (kind, value) pairs to sorted rows of the queue, in canonical form; skip junk and invalid values."""
+    """Convert (kind, value) pairs to sorted erasure requests in canonical form; skip junk and invalid values."""
     rules = identity_rules(settings)
     rows: set[RequestedErasure] = set()
     for kind, claimed_value in identities:
@@ -54,7 +54,7 @@ def build_erasures(
 
 
 async def queue_erasures(connection: Connection, erasures: Sequence[RequestedErasure]) -> None:
-    """Insert the requests, in the caller's transaction."""
+    """Insert erasure requests, inside the caller's transaction."""
     await connection.execute(
         _INSERT,
         [erasure.source for erasure in erasures],
@@ -65,5 +65,5 @@ async def queue_erasures(connection: Connection, erasures: Sequence[RequestedEra
 
 
 async def mark_erasures_handled(pool: Pool, ids: Sequence[int], now: int) -> int:
-    """Close open requests and return how many were open. After that, a new request for the identity is accepted."""
+    """Mark requests as handled, and return how many were open. After that, the same identity can be queued again."""
     return len(await pool.fetch(_MARK_HANDLED, ids, now))

@@ -19,7 +19,10 @@ CONFLICTING_TWIN: Final = "conflicting_twin"
 
 
 class QuarantineRow(msgspec.Struct, frozen=True):
-    """One row of the quarantine. ``original`` is the message as sent, ``form`` its format."""
+    """One row of the quarantine. ``original`` is the message as sent.
+
+    ``form`` is the code of its format, which :mod:`app.quarantine.reparse` describes.
+    """
 
     source: str
     received_at: int
@@ -69,7 +72,7 @@ async def append_messages(
     messages: Sequence[Message],
     rejected_rows: Sequence[QuarantineRow] = (),
 ) -> tuple[int, set[bytes]]:
-    """Store new messages and quarantine rows. Return the revision of the definitions, and the keys of new messages.
+    """Store new messages and quarantine rows. Return the revision of the definitions, and the new messages' keys.
 
     ``keys`` are the dedupe keys of ``messages``, in the same order.
     """
@@ -111,7 +114,7 @@ def _encode_identities(message: Message) -> bytes:
 
 
 def _make_storable(text: str) -> str:
-    """Replace characters that PostgreSQL cannot store: a message may be rejected because its id has them."""
+    """Replace characters that PostgreSQL cannot store. The id of a rejected message may contain them."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
@@ -143,7 +146,7 @@ async def record_conflicts(connection: Connection, messages: Sequence[Message]) 
 
 
 def encode_original(message: Message) -> bytes:
-    """Encode a message as JSON for quarantine; it can be compared, corrected and replayed, but is not as sent."""
+    """Encode a message as JSON for quarantine. The JSON can be replayed, but differs from the text that was sent."""
     return _encode(
         {
             "type": message.type,
@@ -163,12 +166,12 @@ _MARK_REPLAYED = "UPDATE quarantine SET replayed_at = $2 WHERE id = ANY($1::bigi
 
 
 async def mark_replayed(pool: Pool, quarantine_ids: Sequence[int], now: int) -> None:
-    """Mark quarantine rows as replayed; a row that is already marked keeps its first instant."""
+    """Mark quarantine rows as replayed; a row that is already marked keeps the time of its first replay."""
     await pool.execute(_MARK_REPLAYED, quarantine_ids, now)
 
 
 _REDACT_LOG = """
--- This is the only update of the log; index touchpoints_of_identity.
+-- This is the only statement that updates the log; index touchpoints_of_identity.
 WITH redacted AS (
     UPDATE touchpoints SET context = context - $2
     WHERE identity_id = ANY($1::uuid[]) AND context ? $2
@@ -178,7 +181,7 @@ SELECT count(*) FROM redacted
 """
 
 _REDACT_QUARANTINE = """
--- Conflicting twins of the customer's messages contain the private text, so the rows are deleted.
+-- Rows with the id of one of the customer's messages (conflicting twins) may contain private text: delete them.
 WITH redacted AS (
     DELETE FROM quarantine q USING touchpoints t
     WHERE t.identity_id = ANY($1::uuid[]) AND q.source = t.source AND q.message_id = t.message_id
@@ -189,9 +192,9 @@ SELECT count(DISTINCT id) FROM redacted
 
 
 async def redact_context(connection: Connection, identities: Sequence[bytes], member: str) -> tuple[int, int]:
-    """Remove one member of the context from all messages of these identities.
+    """Remove the field ``member`` of the context from all messages of these identities.
 
-    Return how many messages of the log changed, and how many rows of quarantine were deleted.
+    Return how many messages of the log changed, and how many quarantine rows were deleted.
     """
     messages: int = await connection.fetchval(_REDACT_LOG, identities, member)
     quarantined: int = await connection.fetchval(_REDACT_QUARANTINE, identities)
@@ -237,7 +240,7 @@ _decode_pairs = msgspec.json.Decoder(list[tuple[str, str]]).decode
 async def claim_deferred(
     connection: Connection, now: int, messages_max: int, only_key: bytes | None = None
 ) -> tuple[list[bytes], list[Message]]:
-    """Lock deferred messages until COMMIT; return the keys of all claimed rows, and the messages still in the log."""
+    """Lock deferred messages until COMMIT. Return the keys of all locked rows, and the messages still in the log."""
     rows = await connection.fetch(_CLAIM_DEFERRED, now, only_key, messages_max)
     return [row["key"] for row in rows], [message_from_row(row) for row in rows if row["type"] is not None]
 
@@ -247,7 +250,7 @@ async def delete_deferred(connection: Connection, keys: Sequence[bytes]) -> None
 
 
 async def postpone_deferred(connection: Connection, key: bytes, retry_at: int) -> None:
-    """Set the next attempt of a message that failed alone. There is no maximum number of attempts."""
+    """Schedule the next attempt to project a message that failed. The number of attempts is not limited."""
     await connection.execute("UPDATE deferred SET attempts = attempts + 1, retry_at = $2 WHERE key = $1", key, retry_at)
 
 
@@ -257,7 +260,7 @@ async def count_deferred(connection: Connection) -> int:
 
 
 def message_from_row(row: asyncpg.Record) -> Message:
-    """Return the accepted message of a row in the log."""
+    """Rebuild the message that a row of the log stores."""
     pairs = _decode_pairs(row["carried"])
     return Message(
         type=row["type"],

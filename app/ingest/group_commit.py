@@ -39,7 +39,7 @@ _SECOND_FLUSH_MESSAGES: Final = 200
 
 
 class Receipt(msgspec.Struct):
-    """The outcome of one request. ``accepted``, ``duplicate`` and ``rejected`` add up to the messages sent."""
+    """The outcome of one request. ``accepted``, ``duplicate`` and ``rejected`` add up to its number of messages."""
 
     accepted: int = 0
     duplicate: int = 0
@@ -52,7 +52,7 @@ class Receipt(msgspec.Struct):
 
 
 class PendingRequest(msgspec.Struct):
-    """One parsed request, ready for COMMIT."""
+    """One parsed request that waits for the transaction that stores it."""
 
     source: str
     parsed: Parsed
@@ -111,8 +111,8 @@ class _Entry(msgspec.Struct):
     violation: PlanViolation | None = None
 
 
-class _SideRows(msgspec.Struct, frozen=True):
-    """Rows that a flush writes in addition to its messages."""
+class _ExtraRows(msgspec.Struct, frozen=True):
+    """Quarantine rows and erasure requests that a flush writes in addition to its messages."""
 
     quarantine: Sequence[QuarantineRow] = ()
     erasures: Sequence[RequestedErasure] = ()
@@ -121,7 +121,7 @@ class _SideRows(msgspec.Struct, frozen=True):
         return bool(self.quarantine or self.erasures)
 
 
-_NO_SIDE_ROWS: Final = _SideRows()
+_NO_EXTRA_ROWS: Final = _ExtraRows()
 
 
 class _FlushOutcome(msgspec.Struct):
@@ -133,9 +133,10 @@ class _FlushOutcome(msgspec.Struct):
 
 
 class GroupCommit:
-    """The one writer of the event log in this process: a queue, and the flushes that empty it.
+    """The only writer of the event log in this process: a queue of requests, and the flushes that empty it.
 
-    ``after_commit`` is called once for each flush that stored new messages.
+    A flush stores the messages of several requests in one transaction. ``after_commit`` is called once for each flush
+    that stored new messages.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class GroupCommit:
         self._closing = False
 
     async def stop(self) -> None:
-        """Refuse new requests, and return when all queued requests have their response."""
+        """Refuse new requests, and return after all queued requests have completed."""
         self._closing = True
         while self._flushes:
             await asyncio.wait(self._flushes)
@@ -170,7 +171,7 @@ class GroupCommit:
     async def commit(self, request: PendingRequest) -> Receipt:
         """Store the messages; return after COMMIT, when stage and segments already reflect them.
 
-        A request that has nothing to commit is counted and answered at once.
+        A request with nothing to commit returns at once, after its rejections are counted.
 
         Raises:
             Overloaded: the queue is full, or the database is unreachable. The client can retry: messages that were
@@ -191,7 +192,7 @@ class GroupCommit:
         return await request.answer
 
     async def dry_run(self, request: PendingRequest) -> Receipt:
-        """Return the receipt of :meth:`commit`, but roll the transaction back, projection included.
+        """Return the receipt that :meth:`commit` would return, but roll back the transaction and its projection.
 
         Raise Overloaded if the database is unreachable.
         """
@@ -200,7 +201,7 @@ class GroupCommit:
                 transaction = connection.transaction()
                 await transaction.start()
                 try:
-                    _enter_outcomes(await self._write(connection, request.entries, _SideRows((), request.erasures)))
+                    _enter_outcomes(await self._write(connection, request.entries, _ExtraRows((), request.erasures)))
                 finally:
                     await transaction.rollback()
         except UNREACHABLE as error:
@@ -210,7 +211,8 @@ class GroupCommit:
     def _flush_if_due(self) -> None:
         """Start a flush if none is in flight, or a second one if many messages wait.
 
-        The second flush computes while the first one waits for PostgreSQL. A few messages wait, to share a commit.
+        The second flush computes while the first one waits for PostgreSQL. If only a few messages are queued, they wait
+        for the first flush to end, so that they share a commit with later ones.
         """
         if self._queue and (
             not self._flushes or (len(self._flushes) < _FLUSHES_MAX and self._queue_messages >= _SECOND_FLUSH_MESSAGES)
@@ -243,18 +245,18 @@ class GroupCommit:
 
     async def _flush(self, requests: Sequence[PendingRequest]) -> None:
         entries = [entry for request in requests for entry in request.entries]
-        side_rows = _SideRows(
+        extra_rows = _ExtraRows(
             [row for request in requests for row in request.quarantine_rows],
             [erasure for request in requests for erasure in request.erasures],
         )
         has_failed = False
         try:
-            await self._store(entries, side_rows)
+            await self._store(entries, extra_rows)
         except Exception as error:
             has_failed = True
             if not isinstance(error, Overloaded):
                 log.exception("flush.failed", messages=len(entries))
-        # Some messages may be committed even if the flush failed later.
+        # Run the hook even if the flush failed, because some of its messages may be committed.
         if any(request.receipt.accepted for request in requests):
             with _log_failures():
                 self._after_commit()
@@ -281,7 +283,10 @@ class GroupCommit:
             self._source_stats.count_warning(request.source, warning)
 
     def _report_outcome(self, stored: _FlushOutcome) -> None:
-        """Add a committed outcome to receipts and statistics. A duplicate does not count as a plan violation again."""
+        """Add a committed outcome to receipts and statistics.
+
+        Plan violations are counted for new messages only, because those of a duplicate were counted before.
+        """
         _enter_outcomes(stored)
         if not stored.fresh:
             return
@@ -293,26 +298,27 @@ class GroupCommit:
                     self._source_stats.count_violation(entry.violation)
 
     async def _store(
-        self, entries: Sequence[_Entry], side_rows: _SideRows = _NO_SIDE_ROWS, failed_alone: list[str] | None = None
+        self, entries: Sequence[_Entry], extra_rows: _ExtraRows = _NO_EXTRA_ROWS, failed_alone: list[str] | None = None
     ) -> None:
-        """Store entries in one transaction. If it fails, store each half alone, down to the message that fails.
+        """Store entries in one transaction. If it fails, store the two halves separately, and so on recursively.
 
-        ``failed_alone`` has the errors of single messages so far. After a few of them the messages are not the cause,
-        so the rest is deferred to the worker at once, instead of failing one by one.
+        ``failed_alone`` collects the error class of each single message that failed. After a few failures the cause is
+        probably not the messages. The remaining ones are then deferred to the worker at once, to save time.
         """
         failed_alone = [] if failed_alone is None else failed_alone
         defer_reason = failed_alone[-1] if len(failed_alone) >= _FAILED_ALONE_MAX and entries else None
         try:
             stored = await transact(
-                self._pool, lambda connection: self._write(connection, entries, side_rows, defer_reason)
+                self._pool, lambda connection: self._write(connection, entries, extra_rows, defer_reason)
             )
         except UNREACHABLE as error:
             raise Overloaded from error
         except Exception as error:
-            if side_rows and entries:
-                # Store side rows last: an erasure is queued only if the messages of its request are stored.
+            if extra_rows and entries:
+                # Store quarantine rows and erasure requests last, so that an erasure is queued only after the
+                # messages of its request are stored.
                 await self._store(entries, failed_alone=failed_alone)
-                await self._store([], side_rows)
+                await self._store([], extra_rows)
             elif len(entries) > 1:
                 middle = len(entries) // 2
                 await self._store(entries[:middle], failed_alone=failed_alone)
@@ -325,12 +331,15 @@ class GroupCommit:
             self._report_outcome(stored)
 
     async def _store_alone(self, entry: _Entry, error: Exception, failed_alone: list[str]) -> None:
-        """Store a message whose projection fails in the log, for the worker; if that fails too, quarantine it."""
+        """Append a message whose projection failed to the log, and defer its projection to the worker.
+
+        If that fails too, quarantine the message.
+        """
         reason = type(error).__name__
         log.error("message.projection_failed", exc_info=error)
         try:
             stored = await transact(
-                self._pool, lambda connection: self._write(connection, [entry], _NO_SIDE_ROWS, reason)
+                self._pool, lambda connection: self._write(connection, [entry], _NO_EXTRA_ROWS, reason)
             )
         except UNREACHABLE as unreachable:
             raise Overloaded from unreachable
@@ -345,7 +354,7 @@ class GroupCommit:
         reason = f"{code.meaning} ({type(error).__name__})"
         rejection = Rejection(entry.index, code, reason, message.message_id, encode_original(message))
         row = QuarantineRow(message.source, message.received_at, code, reason, message.message_id, rejection.original)
-        await self._store([], _SideRows([row]))
+        await self._store([], _ExtraRows([row]))
         entry.receipt.rejected += 1
         entry.receipt.rejections.append(rejection)
 
@@ -353,23 +362,23 @@ class GroupCommit:
         self,
         connection: Connection,
         entries: Sequence[_Entry],
-        side_rows: _SideRows,
+        extra_rows: _ExtraRows,
         defer_reason: str | None = None,
     ) -> _FlushOutcome:
         """Run the steps of a flush inside the caller's transaction. The step names are labels of a metric."""
         first, twins = _separate_twins(entries)
         with self._metrics.time_step("append"):
             revision, fresh_keys = await append_messages(
-                connection, list(first), [entry.message for entry in first.values()], side_rows.quarantine
+                connection, list(first), [entry.message for entry in first.values()], extra_rows.quarantine
             )
         fresh = [entry for key, entry in first.items() if key in fresh_keys]
         twins += [entry for key, entry in first.items() if key not in fresh_keys]
         if twins:
             with self._metrics.time_step("record_conflicts"):
                 await record_conflicts(connection, [entry.message for entry in twins])
-        if side_rows.erasures:
+        if extra_rows.erasures:
             with self._metrics.time_step("queue_erasures"):
-                await queue_erasures(connection, side_rows.erasures)
+                await queue_erasures(connection, extra_rows.erasures)
         messages = [entry.message for entry in fresh]
         if defer_reason is not None:
             with self._metrics.time_step("defer"):
@@ -392,7 +401,7 @@ def _log_failures() -> Iterator[None]:
 
 
 def _resolve(request: PendingRequest, answer: Receipt | Overloaded) -> None:
-    """Give the waiting handler its answer, unless its client has disconnected."""
+    """Pass the receipt or error to the request that waits for it, unless its client has disconnected."""
     if request.answer is None or request.answer.done():
         return
     if isinstance(answer, Receipt):
@@ -412,7 +421,7 @@ def _enter_outcomes(stored: _FlushOutcome) -> None:
 
 
 def _separate_twins(entries: Sequence[_Entry]) -> tuple[dict[bytes, _Entry], list[_Entry]]:
-    """Return the first entry of each message key, and the later copies.
+    """Return the first entry of each message key, and the later entries with the same keys.
 
     The first entries are in key order, so that concurrent flushes lock rows in the same order.
     """

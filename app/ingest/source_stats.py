@@ -1,7 +1,7 @@
 """Source statistics: messages per hour, their outcomes, and violations of the tracking plan.
 
 The counts are in memory and are written every few seconds. A crash loses the counts since the last write. They serve to
-detect new, missing or excessive messages; the event log accounts for single messages.
+detect new, missing or excessive messages; only the event log is exact.
 
 Owns the tables source_volumes, source_outcomes and plan_violations.
 """
@@ -25,7 +25,7 @@ from app.tracking_plan.check import PlanViolation
 from app.tracking_plan.event_schema import build_sample
 
 OTHER: Final = "(other)"
-"""Name that replaces all channels and events above NAMES_MAX. No channel has this name, and events rarely do."""
+"""Name under which channels and events beyond NAMES_MAX are counted. It is not a valid name of a channel."""
 
 NAMES_MAX: Final = 2_000
 """Maximum number of (channel, name) pairs of one source and day, in each process."""
@@ -151,7 +151,7 @@ class SourceStats:
         self._count_outcome(source, "ignored", events)
 
     def count_violation(self, violation: PlanViolation) -> None:
-        """Count one message that violates the tracking plan. The sample of its properties is masked and bounded."""
+        """Count one message that violates the tracking plan. The sample of its properties is masked and truncated."""
         message, now = violation.message, self._clock.now()
         self._metrics.count_plan_violation(violation.mode)
         for plan_violation in violation.violations:
@@ -164,7 +164,7 @@ class SourceStats:
                 self._counts.violations[key] = _ViolationCount(1, now, now, build_sample(message.properties))
 
     def _limit_names(self, source: str, hour: int, channel: str, name: str) -> tuple[str, str]:
-        """Return channel and name, or OTHER above the limit: clients choose both, so their number must be bounded."""
+        """Return channel and name, or OTHER above the limit. Clients choose both, so their number must be limited."""
         day = hour - hour % DAY
         if day > self._names_of_day:
             self._names, self._names_of_day = {}, day
@@ -198,7 +198,7 @@ class SourceStats:
         If the database is unreachable, raise the error and keep the counts. Rows that the database rejects because of
         their values are dropped, because they would be rejected each time.
         """
-        # A flush that finds nothing to write must still wait for the one that is writing.
+        # Wait for a write in progress even if nothing is left to write, because it holds earlier counts.
         async with self._flushing:
             counts, self._counts = self._counts, _Counts()
             try:
@@ -212,7 +212,7 @@ class SourceStats:
                 raise
 
     async def _write(self, name: str, counts: _Counts) -> None:
-        """Write the counts of one table. Raise the errors in UNREACHABLE."""
+        """Write the counts of one table. Raise one of the UNREACHABLE errors if the database is unreachable."""
         try:
             await transact(self._pool, partial(_WRITERS[name], counts=counts))
         except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
@@ -263,7 +263,7 @@ def _sort_by_key(counts: dict[_Key, _Value]) -> list[tuple[_Key, _Value]]:
 
 
 def _merge_counts(counts: _Counts, later: _Counts) -> None:
-    """Add the counts made during a failed write (``later``) to those that it should have written."""
+    """Add ``later``, the counts collected during a failed write, to the counts that were not written."""
     for volume, messages in later.volumes.items():
         counts.volumes[volume] = counts.volumes.get(volume, 0) + messages
     for outcome_key, later_count in later.outcomes.items():

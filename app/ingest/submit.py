@@ -38,7 +38,7 @@ class Submission(msgspec.Struct, kw_only=True):
     """The messages of one request.
 
     ``received_at`` is in microseconds since the epoch. ``size_bytes`` counts against the size limit of the queue.
-    ``peer`` is the sender of the request; None for the operator, who imports or replays messages.
+    ``peer`` is the sender of the request; None if the operator imports or replays messages.
     """
 
     source: SourceView
@@ -47,13 +47,13 @@ class Submission(msgspec.Struct, kw_only=True):
     size_bytes: int
     peer: Peer | None = None
     ignored: int = 0
-    """Number of a tool's events that concern no customer."""
+    """Number of events of the tool that were skipped, because they do not concern a customer."""
     is_replay: bool = False
-    """True for a replay, whose rejections are already in quarantine and are not stored there again."""
+    """True for a replay from quarantine: its rejected messages are not stored in quarantine again."""
 
 
 class DryRun(msgspec.Struct):
-    """The result that :meth:`Ingest.submit` would have."""
+    """Result of a dry run: the receipt that :meth:`Ingest.submit` would have returned, and the parsed messages."""
 
     receipt: Receipt
     messages: list[Message]
@@ -80,7 +80,7 @@ class Ingest:
         self.source_stats.start()
 
     async def stop(self) -> None:
-        """Refuse new requests, answer all queued requests, and write the statistics."""
+        """Refuse new requests, complete all queued requests, and write the statistics."""
         await self.group_commit.stop()
         await self.source_stats.stop()
 
@@ -95,7 +95,10 @@ class Ingest:
         return receipt
 
     async def dry_run(self, submission: Submission) -> DryRun:
-        """Run all steps of :meth:`submit`, projection included, and roll them back. Raise Overloaded."""
+        """Run all steps of :meth:`submit`, including the projection, and roll them back.
+
+        Raise Overloaded if the database is unreachable.
+        """
         request = self._prepare(submission)
         messages = [message for _, message in request.parsed.messages]
         return DryRun(await self.group_commit.dry_run(request), messages)

@@ -9,7 +9,7 @@ from app.postgres.pool import Pool
 from app.touchpoint import DAY
 
 _TOKEN_LIFETIME: Final = 8 * DAY
-"""Retention of used tokens: longer than any tool retries a webhook. An older token is refused as expired anyway."""
+"""Retention of used tokens in microseconds: longer than any tool retries. Older tokens are refused as expired."""
 
 _CLAIM = """
 WITH old AS (
@@ -23,7 +23,7 @@ RETURNING true
 
 
 async def claim_token(pool: Pool, source: str, token: str, body: bytes, now: int) -> bool:
-    """Record the token, and return False if it was used with another body before.
+    """Record a signature token as used. Return False if an earlier request used it with a different body.
 
     The same token with the same body is a retry and is accepted, even if the first attempt failed.
     """

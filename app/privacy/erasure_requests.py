@@ -9,7 +9,7 @@ from app.touchpoint import derive_identity_id
 
 
 class ErasureRequest(msgspec.Struct):
-    """``customer`` is the current customer of the identity; None if it is unknown or already erased."""
+    """One erasure request. ``customer`` is the current customer of the identity; None if unknown or already erased."""
 
     id: int
     source: str

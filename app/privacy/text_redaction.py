@@ -14,19 +14,19 @@ from app.ingest.event_log import redact_context
 from app.postgres.pool import Connection
 
 PRIVATE: Final = "private"
-"""Member of a message's context that contains free text of a customer."""
+"""Field of a message's context that contains free text of a customer."""
 
 _IDENTITIES = "SELECT id FROM identities WHERE customer_id = $1"
 
 
 class RedactionCounts(msgspec.Struct, frozen=True):
-    """Number of messages of the log that were redacted, and of quarantine rows that were deleted."""
+    """Number of redacted messages in the log, and number of deleted quarantine rows."""
 
     messages: int
     quarantined: int
 
 
 async def redact_text(connection: Connection, customer: bytes) -> RedactionCounts:
-    """Redact the messages of all identities of a customer, in the caller's transaction."""
+    """Remove the free text of a customer from all messages, inside the caller's transaction."""
     identities = [row["id"] for row in await connection.fetch(_IDENTITIES, customer)]
     return RedactionCounts(*await redact_context(connection, identities, PRIVATE))

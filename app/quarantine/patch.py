@@ -1,4 +1,7 @@
-"""Correction of quarantined messages with JSON Patch (RFC 6902), with an id that stores each row only once. Pure."""
+"""Correction of quarantined messages with JSON Patch (RFC 6902). Pure.
+
+A corrected message keeps a stable id, so that repeated replays of one quarantine row store it only once.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,16 @@ from app.quarantine import reparse
 
 OPERATIONS_MAX: Final = 100
 PATCHED_BYTES_MAX: Final = 1_000_000
-"""Maximum size of a patched message: a patch can copy a document into itself and double its size each time."""
+"""Maximum size of a patched message in bytes.
+
+The limit is needed because each copy operation of a patch can double the size of the message.
+"""
 
 _HASHED_ID_PREFIX: Final = b'"hash-'
-"""Prefix of message ids that are a hash of the content, for events without an id. A correction changes the hash."""
+"""Prefix, as JSON text, of an id that is a hash of the content, which events without an own id get.
+
+A correction changes the hash, so the id of the original is used instead.
+"""
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -51,7 +60,9 @@ class Patch:
             raise BadRequest(f"{path}: {error}.", path=path) from None
         required_member = _REQUIRED_MEMBERS.get(operation["op"])
         if required_member is not None and required_member not in operation:
-            raise BadRequest(f"{path}: the operation {operation['op']} requires {required_member}.", path=path)
+            raise BadRequest(
+                f"{path}: the operation {operation['op']} requires the field `{required_member}`.", path=path
+            )
         return patch
 
     def apply(self, original: bytes) -> bytes:
@@ -107,7 +118,7 @@ def _find_original_ids(
 
 
 def _decode_members(item: bytes) -> dict[str, bytes]:
-    """Return the members of an item; empty if it is not a JSON object, so that it is rejected later."""
+    """Return the fields of an item; empty if it is not a JSON object, which is rejected later."""
     try:
         return json_text.decode_members(item)
     except (msgspec.DecodeError, RecursionError):

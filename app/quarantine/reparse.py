@@ -1,8 +1,8 @@
 """Parsing of quarantined originals: Segment-shaped messages, or events in a vendor's format. Pure.
 
-The form of a rejection is the name of the parser, followed by ``?`` and data of the request that a replay must reuse.
-These are the time of sending by the sender's clock, the time assigned to an event without a time, and the SDK. The form
-does not record whether an IP address may be stored, because a replay has no connection and so no address.
+``form`` is the format code of a rejected message: the name of its parser, followed by ``?`` and the request data that a
+replay must reuse. These are the time of sending by the sender's clock, the time assigned to an event without a time,
+and the SDK. The code does not record whether an IP address may be stored, because a replay does not have an address.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def reparse(
 ) -> segment.Envelope:
     """Parse one message, or the messages of one vendor event. Raise InvalidBody.
 
-    ``form`` is from the rejection, ``received_at`` is when the original arrived, and ``options`` are those of its
-    source.
+    ``form`` is the format code in the quarantine row, ``received_at`` is when the original arrived, and ``options`` are
+    the options of its source.
     """
     delivery = webhook_parser.reparse(form, original, received_at, options)
     if delivery is not None:
@@ -63,12 +63,12 @@ def _decode_members(original: bytes, limits: Limits) -> Members:
 
 
 def _is_segment_message(members: Members) -> bool:
-    """Return whether the members are a Segment-shaped message, which may be the correction of a vendor event."""
+    """Return whether these are the fields of a Segment-shaped message; a vendor event may be corrected to one."""
     return decode_text_or_none(members.get("type")) in TYPES or not _SEGMENT_MEMBERS.isdisjoint(members)
 
 
 def _reparse_without_form(original: bytes, members: Members, received_at: int, limits: Limits) -> segment.Envelope:
-    """Parse a row that was stored before rows had a form; guess the format from its members."""
+    """Parse a row that was stored before rows had a format code; infer the format from its fields."""
     if "events" in members or "user_properties" in members:
         return ga4.read(original, None, received_at, limits)
     if "$distinct_id" in members or "$group_key" in members:
@@ -83,5 +83,5 @@ def _reparse_without_form(original: bytes, members: Members, received_at: int, l
 def _read_segment_message(original: bytes, limits: Limits) -> segment.Envelope:
     envelope = segment.read(b'{"batch":[' + original + b"]}", "batch", limits)
     if len(envelope.items) + len(envelope.rejections) != 1:
-        raise InvalidBody("The body must be exactly one message.")
+        raise InvalidBody("The body must contain exactly one message.")
     return envelope

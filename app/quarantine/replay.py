@@ -1,8 +1,8 @@
 """Replay of quarantined messages: one row or many, unchanged or corrected. Each row is stored only once.
 
 Every message has an id: its own, or one derived from its row. So a second replay is a duplicate, also if it runs
-concurrently or after a crash between storing and marking. Only a correction that changes the message id makes another
-message.
+concurrently or after a crash between storing and marking. Only a correction that changes the message id stores an
+additional message.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 
 class ReplayResult(msgspec.Struct, frozen=True):
-    """The outcome of one row. ``code`` and ``reason`` are set if it was not accepted; ``body`` is the replayed text."""
+    """The outcome of one row. ``code`` and ``reason`` explain a failure; ``body`` is the text that was replayed."""
 
     id: int
     source: str
@@ -128,7 +128,10 @@ class QuarantineReplayer:
 
 
 def _is_accepted(row: QuarantinedMessage, receipt: Receipt) -> bool:
-    """Return whether the row's message is stored. A conflicting twin is a duplicate, but is not in the log."""
+    """Return whether the row's message is stored, so that the row counts as replayed.
+
+    A duplicate counts as stored, except for a conflicting twin: the log contains different content with its id.
+    """
     if receipt.accepted or _is_only_erasure(receipt):
         return True
     return receipt.duplicate > 0 and row.code != CONFLICTING_TWIN
@@ -144,7 +147,7 @@ def _build_result(row: QuarantinedMessage, receipt: Receipt, body: bytes) -> Rep
         outcome: Outcome = "duplicate" if receipt.duplicate and not receipt.accepted else "accepted"
         return ReplayResult(row.id, row.source, row.message_id, outcome, body=body)
     if not receipt.rejections:
-        return _build_failure(row, "failed", None, "the text contains no message", body)
+        return _build_failure(row, "failed", None, "the body does not contain a message", body)
     first = receipt.rejections[0]
     return _build_failure(row, "rejected", first.code, first.message, body)
 

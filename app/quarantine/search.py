@@ -14,11 +14,14 @@ from app.postgres.pool import Pool
 
 CHUNK_ROWS: Final = 500
 CHUNKS_MAX: Final = 20
-"""Chunks that a page reads at most when it filters by event name; a page that ends there is short and has a next."""
+"""Maximum number of chunks that one page reads when it filters by event name.
+
+A page that reaches this limit may contain fewer rows than requested, and has a ``next``.
+"""
 
 
 class QuarantinedMessage(msgspec.Struct):
-    """A row of the quarantine. ``replayed_at`` is None until its message is stored by a replay."""
+    """A row of the quarantine. ``replayed_at`` is None until a replay stores its message."""
 
     id: int
     source: str
@@ -45,7 +48,7 @@ class QuarantineQuery(msgspec.Struct, frozen=True):
 
 
 class QuarantinePage(msgspec.Struct, frozen=True):
-    """One page. ``next`` is the id after which the next page begins; None for the last page."""
+    """One page of rows. ``next`` is the id after which the next page begins; None on the last page."""
 
     rows: list[QuarantinedMessage]
     next: int | None

@@ -16,11 +16,14 @@ from app.tracking_plan.plan import Plan
 WARNING: Final = "tracking_plan"
 
 MessagePlace = tuple[int, str | None]
-"""Index and message id. The index alone is ambiguous, because one event of a tool can become several messages."""
+"""Key of a message within one request: the index of its event, and its message id.
+
+The index alone is ambiguous, because one event of a tool can become several messages.
+"""
 
 
 class PlanViolation(msgspec.Struct, frozen=True):
-    """A message that violates the plan, with its violations."""
+    """A message that violates the tracking plan, with the mode of the plan's entry and the violations."""
 
     message: Message
     mode: EnforcedMode
@@ -32,10 +35,10 @@ class PlanViolation(msgspec.Struct, frozen=True):
 
 
 def check_plan(plan: Plan, parsed: Parsed) -> tuple[Parsed, dict[MessagePlace, PlanViolation]]:
-    """Return the request without the messages to be quarantined, and all violations by message place.
+    """Check all messages of a request. Return the request, and the violations by place of the message.
 
-    The original of a quarantined message becomes a Segment-shaped message that needs no envelope, so that it can be
-    corrected.
+    In the returned request, a message to be quarantined is a rejection. Its original becomes a Segment-shaped message
+    that needs no envelope, so that it can be corrected.
     """
     if not plan.entries:
         return parsed, {}

@@ -21,12 +21,12 @@ from app.formats import json_text
 
 Mode = Literal["off", "warn", "quarantine"]
 EnforcedMode = Literal["warn", "quarantine"]
-"""Modes of entries that messages are checked against."""
+"""Modes in which messages are checked: every mode except ``off``."""
 
 SCHEMA_BYTES_MAX: Final = 32_768
 SCHEMA_LEVELS_MAX: Final = 32
 NODES_MAX: Final = 1_000
-"""Maximum number of subschemas, with references expanded: it bounds the validation time of one value."""
+"""Maximum number of subschemas, with references expanded. It limits the validation time of one value."""
 
 SAMPLE_BYTES_MAX: Final = 2_000
 _SAMPLE_VALUE_BYTES_MAX: Final = 200
@@ -45,9 +45,12 @@ _ONE_SCHEMA: Final = (
     "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties",
 )  # fmt: skip
 _SIZE_OF_ALL_MAX: Final = 20_000
-"""Bytes of the schema times elements of the message, up to which all errors are collected: about 20 ms of work."""
+"""Maximum work for which all errors are collected: bytes of the schema times elements of the message.
+
+The maximum takes about 20 ms.
+"""
 _REASON_CHARS_MAX: Final = 300
-"""Maximum length of a reason: it is part of a database index, whose rows have a size limit."""
+"""Maximum length of a reason in characters. A reason is part of a database index, whose rows have a size limit."""
 _STRING_LITERAL: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _REFUSED_KEYWORDS: Final = (
     "$id",
@@ -142,7 +145,10 @@ def build_sample(properties: bytes) -> bytes:
 
 
 def _mask_text(literal: re.Match[bytes]) -> bytes:
-    """Mask text with an @ or more than three words, which may be personal; a short text may be a wrong enum value."""
+    """Mask text that may be personal: text with an @ or with more than three words.
+
+    Shorter text is kept, because it may be the invalid enum value that caused the violation.
+    """
     text = literal[0]
     return b'"(text of %d bytes)"' % (len(text) - 2) if b"@" in text or text.count(b" ") > 2 else text
 
@@ -152,7 +158,10 @@ def _truncate(content: bytes) -> str:
 
 
 def _locate_in_schema(error: jsonschema_rs.ValidationError) -> str:
-    """Return a JSON pointer into the schema, so that clients cannot cause an unlimited number of reasons."""
+    """Return the violated keyword as a JSON pointer into the schema.
+
+    A pointer into the message would let clients cause an unlimited number of reasons.
+    """
     path = [*error.schema_path]
     if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
         path.append(error.kind.property)
@@ -199,7 +208,9 @@ class _SchemaInspector:
         self._nodes += 1
         if self._nodes > NODES_MAX:
             raise _build_error(
-                path, "the schema has too many subschemas", f"Use at most {NODES_MAX}, counted at each reference."
+                path,
+                "the schema has too many subschemas",
+                f"Use at most {NODES_MAX}; each reference to a subschema counts.",
             )
         if not isinstance(schema, dict):
             return  # A boolean is a valid schema; the compiler reports anything else.

@@ -13,16 +13,17 @@ EVERY_SOURCE: Final = ""
 
 
 class PlannedEvent(msgspec.Struct, frozen=True):
-    """A compiled entry of the plan."""
+    """A compiled entry of the tracking plan."""
 
     mode: EnforcedMode
     check: SchemaCheck
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """The plan at one revision, by (source, event).
+    """The compiled tracking plan at one revision, with its entries by (source, event).
 
-    An entry that is off has the value None: it overrides the entry for all sources, whose source is empty.
+    The source is empty for an entry that applies to all sources; an entry for one source takes precedence over it. None
+    is the value of an entry with the mode ``off``.
     """
 
     revision: int

@@ -81,7 +81,7 @@ class TrackingPlans:
         async def put(connection: Connection) -> PlanEntry:
             if source != EVERY_SOURCE and not await connection.fetchval(_SOURCE_EXISTS, source):
                 raise NotFound(f"Source {source} does not exist.")
-            # The row of the revision is also the lock of all changes, so the count below stays correct.
+            # Updating the revision locks its row, so concurrent changes wait and the count below stays correct.
             await bump_revision(connection, REVISION_NAME)
             if await connection.fetchval(_COUNT_OTHERS, source, event) >= ENTRIES_MAX:
                 raise InvalidDefinition(
@@ -112,7 +112,7 @@ class TrackingPlans:
 
 
 def _compile_entry(row: Any) -> PlannedEvent | None:
-    """Compile an entry; None if it is off, or if this version of the validator rejects its schema."""
+    """Compile an entry. Return None if its mode is ``off``, or if this version of the validator rejects its schema."""
     if row["mode"] == "off":
         return None
     try:

@@ -33,7 +33,7 @@ _GONE_WORDS: Final = frozenset({"deleted", "spam", "trashed", "scrubbed"})
 
 
 def status_of(status: str | None) -> TicketStatus | None:
-    """Return the status that a tool's status word means; None if it is empty. An unknown word means open."""
+    """Return the status for a tool's status word; None if the word is missing or empty. Unknown words mean open."""
     if not status:
         return None
     word = status.strip().lower()
