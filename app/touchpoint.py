@@ -26,7 +26,7 @@ STRENGTH: Final = {"user_id": 0, "email": 1, "phone": 2, "anonymous_id": 4}
 
 
 class Identity(msgspec.Struct, gc=False, frozen=True, order=True):
-    """One (kind, value) pair, value already in canonical form."""
+    """One identity of a customer: its kind, and its value in canonical form."""
 
     kind: str
     value: str
@@ -37,7 +37,7 @@ class Identity(msgspec.Struct, gc=False, frozen=True, order=True):
 
     @property
     def id(self) -> bytes:
-        """16 bytes derived from kind and value only, so that all workers compute the same id."""
+        """Id of 16 bytes, derived from kind and value only, so that all workers compute the same id."""
         return derive_identity_id(self.kind, self.value)
 
     def __str__(self) -> str:
@@ -71,7 +71,10 @@ class Message(msgspec.Struct, gc=False, frozen=True):
     original_timestamp: str | None = None
     previous_id: str | None = None
     digest: bytes = b""
-    """8-byte hash of the content without envelope and sentAt; it distinguishes a retry from a conflicting twin."""
+    """8-byte hash of the content, excluding the envelope and sentAt.
+
+    Of two messages with one id, it distinguishes a retry (same content) from a conflicting twin (different content).
+    """
 
     @property
     def order(self) -> Order:
@@ -79,7 +82,7 @@ class Message(msgspec.Struct, gc=False, frozen=True):
 
     @property
     def key(self) -> bytes:
-        """16-byte key of the dedupe ledger."""
+        """Key of 16 bytes that identifies the message in the dedupe ledger."""
         return blake2b(f"{self.source}\0{self.message_id}".encode(), digest_size=16).digest()
 
 

@@ -1,4 +1,4 @@
-"""Stores and reads daily metrics of channels, which belong to no customer.
+"""Stores and reads daily metrics of channels, which do not belong to customers.
 
 Owns the table channel_metrics.
 """
@@ -57,14 +57,14 @@ BEFORE_ALL: Final[Place] = (date.min, "", "", "", "", "")
 
 
 class StoredCounts(msgspec.Struct):
-    """Number of metrics that a file added and changed; the others were stored already."""
+    """Number of metrics that a file added, and number that it changed. The others were stored with the same value."""
 
     added: int = 0
     changed: int = 0
 
 
 class MetricQuery(msgspec.Struct, frozen=True):
-    """Filters of a query: days from ``first`` to ``last``, both inclusive; None matches all."""
+    """Filters of a query: days from ``first`` to ``last``, both inclusive. A filter that is None matches all values."""
 
     first: date = date.min
     last: date = date.max

@@ -1,7 +1,7 @@
 """Attribution of visits: click ids and UTM parameters take precedence over the referrer, and the referrer over
 "direct". Pure.
 
-A visit arrives from outside. A page that is reached from another page of the same site is not an arrival, unless its
+A visit arrives from outside. A page view that follows another page of the same site is not an arrival, unless its
 URL has campaign parameters or a click id.
 """
 
@@ -35,8 +35,8 @@ _RULE_CHARS_MAX: Final = 200
 class Landing(msgspec.Struct, frozen=True):
     """Page URL, referrer and campaign of a message, unvalidated; None if absent.
 
-    ``campaign`` uses the names of this module (source, medium, campaign, term, content), ``click_ids`` the names of
-    URL parameters.
+    The keys of ``campaign`` are source, medium, campaign, term and content; those of ``click_ids`` are the names of URL
+    parameters.
     """
 
     url: str | None = None
@@ -47,7 +47,10 @@ class Landing(msgspec.Struct, frozen=True):
 
 
 class Attribution(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Attribution as stored in ``context.acquisition``; ``group`` is one of GROUPS, ``rule`` the rule that decided."""
+    """Attribution as stored in ``context.acquisition``.
+
+    ``group`` is one of GROUPS, and ``rule`` is the rule that determined the attribution.
+    """
 
     group: str
     rule: str
@@ -62,7 +65,7 @@ class Attribution(msgspec.Struct, frozen=True, omit_defaults=True):
 def attribute(landing: Landing) -> Attribution | None:
     """Return the attribution of a visit; None if it did not arrive from outside or nothing is known about it."""
     query = query_of(landing.url or "") or landing.search
-    if not query and not landing.campaign and not landing.click_ids:  # most pages
+    if not query and not landing.campaign and not landing.click_ids:  # True for most pages.
         return _attribute_by_referrer(landing, {})
     parameters = find_parameters(query or "", _URL_PARAMETERS)
     tags = {tag: parameters[name] for name, tag in _UTM.items() if name in parameters}
@@ -81,13 +84,13 @@ def channel_of(attribution: Attribution) -> str:
 
 
 def _attribute_by_tags_or_click(tags: dict[str, str], click: ClickId | None) -> Attribution | None:
-    """Attribute by UTM parameters and click id; return None if neither names a source or medium."""
+    """Attribute by UTM parameters and click id; return None if neither contains a source or medium."""
     if click is None and not tags.keys() & {"source", "medium"}:
         return None
     by_tags = _attribute_by_tags(tags, click)
     if click is None or not click.paid:
         return by_tags
-    # A paid click id takes precedence over UTM parameters, unless these name another paid group.
+    # A paid click id takes precedence over UTM parameters, unless these belong to another paid group.
     by_click = _attribute_by_click(tags, click)
     return by_tags if by_tags.group in PAID_GROUPS and by_tags.group != by_click.group else by_click
 

@@ -42,7 +42,7 @@ GROUPS: Final = {
 """Channel of a touchpoint by channel group, in the order in which the groups are tested."""
 
 PAID_GROUPS: Final = frozenset(name for name, channel in GROUPS.items() if channel == "ads") - {"Paid Other"}
-"""Groups of paid traffic that name the kind of advertisement."""
+"""Channel groups of paid traffic with a known kind of advertisement."""
 
 _PAID_MEDIUM = re.compile(r".*cp.*|ppc|retargeting|paid.*")
 _SHOPPING_CAMPAIGN = re.compile(r"(?:[^a-df-z]|^)shop|shopping")
@@ -62,7 +62,7 @@ _PAID_GROUP_OF_CATEGORY: Final[dict[Category, str]] = {
 def classify_channel_group(source: str, medium: str, campaign: str, site: Site | None) -> tuple[str, Field]:
     """Return the channel group and the field that decided it; comparisons ignore case.
 
-    ``site`` is the known site that ``source`` names, or None.
+    ``site`` is the known site to which ``source`` refers, or None.
     """
     source, medium, campaign = source.lower(), medium.lower(), campaign.lower()
     category = site.category if site is not None else None

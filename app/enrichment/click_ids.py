@@ -66,8 +66,8 @@ CLICK_IDS: Final = {
 }
 """Click ids by name in lower case, in order of precedence.
 
-Paid ones come first, then those that are added last to a link: a social network adds its own click id to a link from a
-mail that is shared there.
+Paid click ids come first. Of the others, those that are usually added last come first, because they identify the latest
+place of the link: a social network adds its click id to a link that was copied from a mail.
 """
 
 

@@ -62,7 +62,7 @@ def find_site(host: str) -> Site | None:
 
 
 def find_site_by_name(source: str) -> Site | None:
-    """Return the site that a utm_source names, by the site's name or host, or None."""
+    """Return the site to which a utm_source refers, by name or host; None if it is unknown."""
     name = source.strip().lower()
     site = _load_sites().names.get(name)
     return site if site is not None or "." not in name else find_site(name)

@@ -17,18 +17,24 @@ from typing import Any, Final
 ESTIMATED: Final = "on"
 """Value of a source's option ``estimate`` that turns the estimate on."""
 TEXT_CHARS_MAX: Final = 2_000
-"""Characters of a text that are analysed, at 2 us each; the rest is mostly a quotation of earlier messages."""
+"""Maximum number of characters of a text that are analysed. One character takes 2 us.
+
+The rest of a longer text is mostly a quotation of earlier messages.
+"""
 WORDS_MAX: Final = 20
 NOTE: Final = "estimated from single words; irony and context are not recognised"
 
 _ENGLISH: Final = "en"
 _CONFIDENCE_MIN: Final = 0.9
-"""Minimum probability of English, from 0 to 1: too high for two words in capitals, reached by a short sentence."""
+"""Minimum probability, from 0 to 1, that a text is English.
+
+A short English sentence reaches it, but two words in capitals do not.
+"""
 _POSITIVE: Final = 0.05
-"""Score from which the authors of VADER call a text positive; below its negative, the text is negative."""
+"""Minimum score of a positive text, as recommended by VADER; a negative text has at most the negative of this."""
 _EMOTIONS: Final = frozenset({"anger", "disgust", "fear", "joy", "sadness", "surprise"})
 _NEGATION_REACHES: Final = 3
-"""Number of words after a negation that are not counted as emotions."""
+"""Number of words after a negation that do not count as emotions, because the negation reverses them."""
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 
 
@@ -63,7 +69,7 @@ def estimate_sentiment(text: str) -> dict[str, Any] | None:
 
 
 def _count_emotions(words: list[str]) -> tuple[dict[str, int], list[str]]:
-    """Return the number of words of each emotion, and the words. Words after a negation are not counted."""
+    """Return the number of words per emotion, and all words with an emotion. Negated words are not counted."""
     negated = import_module("vaderSentiment.vaderSentiment").negated
     reader = import_module("nrclex").NRCLex()
     reader.load_token_list(
@@ -83,7 +89,7 @@ def _is_english(text: str) -> bool:
 
 @cache
 def _load_language_identifier() -> Any:
-    """Load the language identifier, which takes almost a second, once."""
+    """Load the language identifier once, because loading takes almost a second."""
     langid = import_module("py3langid.langid")
     return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
 

@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 VALUE_CHARS_MAX: Final = 200
-"""Length to which the value of a parameter is cut, in characters; the stored URL contains the whole value."""
+"""Maximum length of a parameter value in characters. A longer value is truncated, but not in the stored URL."""
 
 _URL_CHARS_MAX: Final = 16_384
 _PARAMETERS_MAX: Final = 200
@@ -53,7 +53,7 @@ def find_parameters(query: str, names: Container[str]) -> dict[str, str]:
 
 
 def clean_value(text: str) -> str:
-    """Return the value as it is stored: without control characters, trimmed, and cut to VALUE_CHARS_MAX."""
+    """Return the value as it is stored: without control characters, trimmed, and truncated to VALUE_CHARS_MAX."""
     if not text.isprintable():
         text = "".join(char if char.isprintable() else " " for char in text)
     return text.strip()[:VALUE_CHARS_MAX].strip()

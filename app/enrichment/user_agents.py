@@ -18,7 +18,10 @@ from ua_parser.regex import Resolver
 Device = Literal["desktop", "mobile", "tablet", "tv", "bot", "unknown"]
 
 USER_AGENT_CHARS_MAX: Final = 512
-"""Length to which user agents are cut, in characters: those of browsers are shorter, and matching takes time."""
+"""Maximum length of a user agent in characters; a longer one is truncated, because matching takes time.
+
+User agents of browsers are shorter.
+"""
 
 _CACHE_ENTRIES_MAX: Final = 8_192
 _SET_BYTES: Final = 64_000_000
@@ -50,7 +53,7 @@ _DESKTOPS: Final = ("cros ", "linux", "macintosh", "windows", "x11")
 
 
 class UserAgentClient(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Client as stored in ``context.client``. Versions are major and minor without a trailing zero: 18.1, 140."""
+    """Client as stored in ``context.client``. A version is major.minor, or major alone if minor is 0: 18.1, 140."""
 
     device: Device | None = None
     browser: str | None = None
@@ -60,7 +63,7 @@ class UserAgentClient(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def prepare() -> None:
-    """Load both lists now instead of at the first message."""
+    """Load both lists now, so that the first message does not wait for them."""
     _load_parser()
     _load_bot_patterns()
 

@@ -1,1 +1,1 @@
-"""File imports. Hides how rows of CSV and JSON files become messages and how an interrupted import resumes."""
+"""File imports. Hides how rows of CSV and JSON files become messages, and how an interrupted import resumes."""

@@ -1,4 +1,4 @@
-"""Import of daily channel metrics from a file; they belong to no message and no customer."""
+"""Import of daily channel metrics from a file. Metrics do not belong to messages or customers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MetricImport(msgspec.Struct):
 
     @property
     def unchanged(self) -> int:
-        """Metrics that were already stored with the same value."""
+        """Number of metrics that were already stored with the same value."""
         return len(self.metrics) - self.stored.added - self.stored.changed
 
 
@@ -32,7 +32,7 @@ def parse_defaults(subject: str, day: str | None, dates: str | None) -> MetricDe
     try:
         on = None if day is None else date.fromisoformat(day)
     except ValueError:
-        raise BadRequest(f"{day} is not a day; write it like 2026-05-04.") from None
+        raise BadRequest(f"{day} is not a valid day; use the format 2026-05-04.") from None
     if dates not in (None, "dmy", "mdy"):
         raise BadRequest("--dates must be dmy or mdy.")
     return MetricDefaults(subject, on, None if dates is None else dates == "dmy")

@@ -64,7 +64,7 @@ def mapping_of(path: Path, kind: str | None, own: Path | None) -> FileMapping | 
 def file_reader_of(
     mapping: FileMapping | None, kind: str | None, options: Mapping[str, str], limits: Limits, now: Callable[[], int]
 ) -> FileReader:
-    """Return the reader for the file; ``options`` are those of the source, and ``now`` returns microseconds."""
+    """Return the reader for the file. ``options`` are the options of the source; ``now`` returns microseconds."""
     if mapping is not None:
         return read_mapped_rows(mapping, text_policy_of(options))
     return read_segment_rows(limits) if kind is None else read_connector_rows(CONNECTORS[kind], options, now)

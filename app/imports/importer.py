@@ -1,8 +1,8 @@
 """Resumable import of a file into the log.
 
-Messages take the same way as those of requests: lines that were imported before are duplicates, and the order of lines
-does not matter. ``FILE.progress`` stores the position of an import until it ends; with another source or mapping the
-import starts at the beginning. ``FILE.errors.ndjson`` lists the rejected lines with their reasons.
+Messages pass through the same pipeline as those of requests. Lines that were imported before are duplicates, and the
+order of lines does not matter. ``FILE.progress`` stores the position of an import until it ends; with another source or
+mapping the import starts at the beginning. ``FILE.errors.ndjson`` lists the rejected lines with their reasons.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ _ATTEMPTS_MAX: Final = 10
 
 
 class ImportReport(msgspec.Struct):
-    """Counts of one import; ``lines`` are lines of the file, the outcomes count messages."""
+    """Counts of one import.
+
+    ``lines`` counts lines of the file; ``accepted``, ``duplicate`` and ``rejected`` count messages. An unreadable line
+    counts as one rejected message.
+    """
 
     lines: int = 0
     accepted: int = 0
@@ -38,11 +42,11 @@ class ImportReport(msgspec.Struct):
     rejected: int = 0
     resumed_at_line: int = 0
     erasures: int = 0
-    """Erasure requests in the file, which are queued as those of a webhook are."""
+    """Number of erasure requests in the file. They are queued like those of a webhook."""
 
 
 class _Progress(msgspec.Struct):
-    """Position of an import; valid only for the same file (size and change time), source and format."""
+    """Position of an import. It is valid only if file (size and change time), source and format are unchanged."""
 
     size: int
     changed_ns: int
@@ -64,7 +68,7 @@ class ImportTarget(msgspec.Struct, frozen=True):
 async def import_file(
     path: Path, form: FileReader, target: ImportTarget, advance: Callable[[int], None]
 ) -> ImportReport:
-    """Import every line; call ``advance`` with the number of bytes since its last call.
+    """Import every line; call ``advance`` with the number of bytes that were read since its previous call.
 
     Raises:
         OSError: the file cannot be read, or the files beside it cannot be written.
@@ -78,7 +82,7 @@ async def import_file(
     messages_max = min(_BATCH_MESSAGES, target.settings.limits.batch_messages_max)
     try:
         with errors_path(path).open("ab") as errors:
-            # Lines after the stored position are read again, and so are their errors.
+            # Lines after the stored position are read again, so drop the errors that they caused before.
             errors.truncate(progress.errors_bytes)
             advance(progress.offset)
             for batch in _split_into_batches(form(path, FilePosition(progress.offset, progress.line)), messages_max):
@@ -142,7 +146,10 @@ def _write_error(errors: IO[bytes], line: ImportRow, code: str, message: str) ->
 
 
 def _split_into_batches(lines: Iterator[ImportRow], messages_max: int) -> Iterator[list[ImportRow]]:
-    """Yield batches of whole lines, after each of which an import can resume; an invalid line counts as one message."""
+    """Yield batches of whole lines, because an import can resume only after a whole line.
+
+    An invalid line counts as one message.
+    """
     batch: list[ImportRow] = []
     size = 0
     for line in lines:
@@ -162,7 +169,10 @@ def _hash_manner(form: FileReader, source: SourceView) -> str:
 
 
 def _read_progress(progress_path: Path, path: Path, manner: str) -> _Progress:
-    """Read the stored position; start at the beginning if it is missing or belongs to another file or manner."""
+    """Read the stored position.
+
+    Return the beginning of the file if the position is missing, or if file, source or format have changed.
+    """
     now = path.stat()
     fresh = _Progress(now.st_size, now.st_mtime_ns, manner)
     try:

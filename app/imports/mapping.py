@@ -44,9 +44,9 @@ A mapping is a JSON or TOML object. Only ``columns`` is required::
 - ``decimal_comma``: read 1.234,50 as a number, and 1234.5 as text.
 - ``skip_rows`` and ``skip_rows_after_header``: number of lines of a CSV file that are not records.
 
-A row with an event becomes a touchpoint, a row without one an identify message, and a touchpoint with traits both. A
-row without a ``message_id`` gets a hash of its cells (in any order of columns) and of the number of equal rows before
-it, so importing the same file twice stores each row once.
+A row with an event becomes a touchpoint; if it also has traits, it becomes a touchpoint and an identify message. A row
+without an event becomes an identify message. A row without a ``message_id`` gets a hash of its cells (in any order of
+columns) and of the number of equal rows before it, so importing the same file twice stores each row once.
 """
 
 from __future__ import annotations
@@ -86,7 +86,10 @@ _COMPACT_YEARS: Final = range(1900, 2100)
 _EPOCH_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
 _EPOCH_FORMAT: Final = "%s"
 _LEAST_EPOCH: Final = 1_000_000_000_000_000
-"""2001-09-09 in microseconds; a smaller number is probably a serial number of a spreadsheet."""
+"""Smallest epoch number that is accepted without a declared format: 2001-09-09, in microseconds.
+
+A smaller number is probably a date as a spreadsheet stores it: a number of days.
+"""
 _QUOTED_FORMULA = re.compile(r"'[=+\-@]")
 _EPOCH: Final = datetime(1970, 1, 1)
 
@@ -123,7 +126,7 @@ def check_mapping(mapping: FileMapping) -> FileMapping:
             raise MappingRefused(f"{place!r} is not a valid target")
     _refuse_incomplete(mapping.places(), mapping)
     if "message_id" in mapping.constants:
-        raise MappingRefused("message_id cannot be a constant: all rows would be stored as one message")
+        raise MappingRefused("`message_id` cannot be a constant: all rows would be stored as one message")
     if mapping.zone is not None:
         load_zone(mapping.zone)
     if mapping.delimiter is not None and len(mapping.delimiter) != 1:
@@ -136,18 +139,18 @@ def check_mapping(mapping: FileMapping) -> FileMapping:
 
 
 def list_places(mapping: FileMapping, column: str) -> list[str]:
-    """Return the targets of a column; empty if the mapping does not name it."""
+    """Return the targets of a column; empty if the mapping does not contain the column."""
     places = mapping.columns.get(column, [])
     return [places] if isinstance(places, str) else places
 
 
 def fold_name(column: str) -> str:
-    """Return the column's name in the form in which names are compared."""
+    """Return the column name for comparisons: without case, spaces, underscores and hyphens."""
     return _GAPS.sub("", column.casefold())
 
 
 class RowReader:
-    """Converts the rows of one file, in their order. ``columns`` are those of the header of a CSV file.
+    """Converts the rows of one file, in their order. ``columns`` is the header of a CSV file; None for NDJSON.
 
     Raises MappingRefused if the file lacks columns that the mapping needs.
     """
@@ -155,7 +158,7 @@ class RowReader:
     def __init__(self, mapping: FileMapping, columns: Iterable[str] | None = None) -> None:
         self._mapping = mapping
         self._typed = columns is None
-        """True for NDJSON, whose values have a type; cells of CSV are text that may be a number."""
+        """True for NDJSON, whose values have JSON types. In CSV a cell is text, which may represent a number."""
         self._zone = None if mapping.zone is None else load_zone(mapping.zone)
         self._places: dict[str, list[str]] = {}
         """Targets by folded column name."""
@@ -272,12 +275,15 @@ class RowReader:
             if moment.tzinfo is None:
                 return self._apply_zone(moment, text)
             return _format_instant(moment)
-        raise Unreadable(f"the time {text[:64]!r} does not match any format in times")
+        raise Unreadable(f"the time {text[:64]!r} does not match any format in `times`")
 
     def _apply_zone(self, moment: datetime, text: str) -> str:
-        """Return the instant of a local time; a skipped time moves forward, a repeated one is the first."""
+        """Return a local time as an instant in UTC.
+
+        At a clock change, a skipped local time moves forward, and a repeated local time means its first occurrence.
+        """
         if self._zone is None:
-            raise Unreadable(f"the time {text[:64]!r} has no offset: set zone in the mapping")
+            raise Unreadable(f"the time {text[:64]!r} has no offset: set `zone` in the mapping")
         return _format_instant(moment.replace(tzinfo=self._zone))
 
 
@@ -287,10 +293,10 @@ def parse_undeclared_time(text: str) -> datetime:
         return _parse_compact_time(text, form)
     instant = timestamps.parse(text)
     if instant is None:
-        raise Unreadable(f"the time {text[:64]!r} is neither ISO 8601 nor an epoch number: add its format to times")
+        raise Unreadable(f"the time {text[:64]!r} is neither ISO 8601 nor an epoch number: add its format to `times`")
     if _EPOCH_NUMBER.fullmatch(text) and instant < _LEAST_EPOCH:
         raise Unreadable(
-            f"the time {text[:64]!r} would be before 2001 as an epoch number: add %s to times if that is correct"
+            f"the time {text[:64]!r} would be before 2001 as an epoch number: add `%s` to `times` if that is correct"
         )
     moment = _EPOCH + timedelta(microseconds=instant)
     return moment if _NAIVE_TIME.fullmatch(text) else moment.replace(tzinfo=UTC)
@@ -303,7 +309,7 @@ def _parse_compact_time(text: str, form: str) -> datetime:
             return moment
     except ValueError:
         pass
-    raise Unreadable(f"the time {text!r} is not a date like 20260504: add its format to times")
+    raise Unreadable(f"the time {text!r} is not a date like 20260504: add its format to `times`")
 
 
 def build_property_name(column: str) -> str:
@@ -329,7 +335,7 @@ def _parse_number(cell: str, decimal_comma: bool) -> Any:
 
 
 def _set_place(values: dict[str, Any], place: str, value: Any) -> None:
-    """Set a value at a target unless it has one already."""
+    """Set the value of a target, unless the target already has a value."""
     head, _, path = place.partition(".")
     if not path:
         values.setdefault(head, value)
@@ -344,7 +350,7 @@ def _set_place(values: dict[str, Any], place: str, value: Any) -> None:
 
 
 def _expand_cells(row: dict[str, Any], columns: Iterable[str]) -> Iterable[tuple[str, Any]]:
-    """Yield the cells of a row; dotted column names of the mapping yield values inside its objects."""
+    """Yield the cells of a row. For a dotted column name, yield the value at that path inside an object of the row."""
     inside = [column for column in columns if "." in column and column not in row]
     reached = [(column, value) for column in inside if (value := _find_value(row, column)) is not None]
     yield from reached
@@ -354,7 +360,7 @@ def _expand_cells(row: dict[str, Any], columns: Iterable[str]) -> Iterable[tuple
 
 
 def _drop_paths(value: Any, paths: list[list[str]]) -> Any:
-    """Return an object without the values that columns of their own read, or None if it becomes empty."""
+    """Return an object without the values at ``paths``, which are columns of their own; None if it becomes empty."""
     if not paths or not isinstance(value, dict):
         return value
     remaining = {
@@ -391,13 +397,14 @@ def _refuse_incomplete(places: set[str], mapping: FileMapping, columns: set[str]
     file_columns = "" if columns is None else f" (of the file's columns: {', '.join(sorted(columns)[:20])})"
     if not any(place in _IDENTITIES or place.startswith("ids.") for place in places):
         raise MappingRefused(
-            f"no column has an identity as target: user_id, email, phone, anonymous_id or ids.<kind>{file_columns}"
+            "no column has an identity as target: `user_id`, `email`, `phone`, `anonymous_id` or `ids.<kind>`"
+            f"{file_columns}"
         )
     if "event" in places and "timestamp" not in places:
-        raise MappingRefused(f"touchpoints need a time: no column has the target timestamp{file_columns}")
+        raise MappingRefused(f"touchpoints need a time: no column has the target `timestamp`{file_columns}")
     has_traits = mapping.others == "traits" or any(place.startswith("traits.") for place in places)
     if "event" not in places and not has_traits:
-        raise MappingRefused(f"no column has the target event or traits.<path>{file_columns}")
+        raise MappingRefused(f"no column has the target `event` or `traits.<path>`{file_columns}")
 
 
 def load_zone(name: str) -> ZoneInfo:

@@ -1,7 +1,7 @@
 """Infers a mapping from the columns and first rows of a file. Pure.
 
-The name of a column decides, then its cells. Time zones, the order of day and month in 03/04/2026, and the meaning of
-1,234 are not inferred: they are doubts, which the user has to answer.
+The target of a column is inferred from its name, or else from its cells. Time zones, the order of day and month in
+03/04/2026, and the meaning of 1,234 are not inferred: they are doubts, which the user has to answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "ids.loyalty_card": ("loyaltycard", "loyaltycardnumber", "cardnumber"),
     "message_id": ("messageid", "eventid", "id"),
 }
-"""Folded column names by place, in order of precedence."""
+"""Column names by target, in order of precedence. The names are folded for comparison."""
 
 _DAYS: Final = (
     *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y"),
@@ -55,7 +55,7 @@ _POINT_THOUSANDS = re.compile(r"-?[1-9][0-9]{0,2}(?:\.[0-9]{3})+")
 _THOUSANDS: Final = 3
 _CELLS_TRIED: Final = 20
 _FAULTS_ONE_OF: Final = 10
-"""One of this many cells may be invalid."""
+"""Tolerance of the inference: one in ten cells may be invalid."""
 
 Topic = Literal["zone", "times", "event", "who", "when", "decimal_comma"]
 ZONE: Final = "zone"
@@ -75,7 +75,7 @@ class Doubt(msgspec.Struct, frozen=True):
 
 
 class InferredMapping(msgspec.Struct, frozen=True):
-    """A mapping that is complete once its doubts are resolved."""
+    """An inferred mapping, which is complete once its doubts are resolved."""
 
     mapping: FileMapping
     doubts: tuple[Doubt, ...] = ()
@@ -84,7 +84,7 @@ class InferredMapping(msgspec.Struct, frozen=True):
 def infer_mapping(
     columns: Sequence[str], rows: Sequence[Mapping[str, str]], delimiter: str | None = None
 ) -> InferredMapping:
-    """Infer a mapping from the columns and the first rows; more rows leave fewer doubts."""
+    """Infer a mapping from the columns and the first rows. With more rows, fewer doubts remain."""
     samples = {column: [row[column].strip() for row in rows if row.get(column, "").strip()] for column in columns}
     places = _infer_places(columns, samples)
     used_targets = set(places.values())
@@ -173,7 +173,7 @@ def _infer_time_formats(mapping: FileMapping, cells: list[str]) -> list[Doubt]:
     if _is_nearly_all(len(moments), len(cells)):
         return [_ZONE_DOUBT] if any(moment.tzinfo is None for moment in moments) else []
     formats = _find_matching_formats(cells)
-    distinct_formats = {form.replace("%B", "%b") for form in formats}  # May is both a long name and a short one
+    distinct_formats = {form.replace("%B", "%b") for form in formats}  # "May" is a full month name and an abbreviation
     if len(distinct_formats) != 1:
         question = (
             f"What is the format of {cells[0]!r}? %d is the day, %m month, %Y year, %H:%M:%S time, %s an epoch number."
@@ -191,7 +191,7 @@ def _try_parse_time(cell: str) -> datetime | None:
 
 
 def _find_matching_formats(cells: Sequence[str]) -> list[str]:
-    """Return the formats that match the most cells, or none if these are not nearly all."""
+    """Return the formats that match the most cells; empty if they do not match nearly all cells."""
     matches = {form: sum(_matches_format(cell, form) for cell in cells) for form in _find_candidate_formats(cells)}
     most = max(matches.values(), default=0)
     return [form for form, count in matches.items() if count == most] if _is_nearly_all(most, len(cells)) else []
@@ -206,7 +206,7 @@ def _find_candidate_formats(cells: Sequence[str]) -> list[str]:
 
 
 def _is_nearly_all(count: int, total: int) -> bool:
-    """Return True if all but a few cells match."""
+    """Return True if at most one cell, or one in ten cells, does not match."""
     return count > 0 and total - count <= max(1, total // _FAULTS_ONE_OF)
 
 

@@ -25,7 +25,7 @@ _ROWS_SHOWN: Final = 3
 _CELL_CHARS_SHOWN: Final = 40
 
 Ask = Callable[[Doubt], str]
-"""Asks the user about a doubt and returns the answer, which is one of the choices if the doubt has any."""
+"""Function that asks the user about a doubt and returns the answer; if the doubt has choices, one of them."""
 
 
 class FileSample(msgspec.Struct):
@@ -75,7 +75,7 @@ def infer_mapping_of_file(path: Path, answers: dict[str, str], ask: Ask | None, 
 
 
 def show_first_messages(path: Path, mapping: FileMapping, console: Console) -> None:
-    """Print the messages of the first rows."""
+    """Print the messages to which the mapping converts the first rows."""
     for line in islice(read_mapped_rows(mapping)(path, FilePosition()), _ROWS_SHOWN):
         for text in _describe_row(line):
             console.print(text, highlight=False, markup=False, soft_wrap=True)

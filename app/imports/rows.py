@@ -1,7 +1,7 @@
 """Reads the rows of an imported file as messages.
 
 Files have one of three formats: Segue's own messages (NDJSON, or CSV with dotted column names), rows that are converted
-by a mapping, and exports of a tool with one event a line, which the tool's connector reads.
+by a mapping, and exports of a tool with one event per line, which the tool's connector reads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _HEADER_BYTES_MAX: Final = 1 << 20
 
 
 class ImportRow(msgspec.Struct):
-    """One row: its ``messages`` as JSON, or a ``fault`` that names the error; a row of a tool may have both."""
+    """One row: its ``messages`` as JSON, or a ``fault`` that describes the error.
+
+    A line of a tool's export may have both, because it may contain several events.
+    """
 
     number: int
     end: int
@@ -47,7 +50,10 @@ class FilePosition(msgspec.Struct, frozen=True):
 
 
 class FileReader(msgspec.Struct, frozen=True):
-    """Reader of one file format. ``name`` identifies the format with its options, so that a changed one is noticed."""
+    """Reader of one file format.
+
+    ``name`` identifies the format and its options, so that an import does not resume after a change of either.
+    """
 
     name: str
     lines: Callable[[Path, FilePosition], Iterator[ImportRow]]
@@ -80,8 +86,8 @@ def read_segment_rows(limits: Limits) -> FileReader:
 def read_mapped_rows(mapping: FileMapping, text_policy: TextPolicy = "private") -> FileReader:
     """Return a reader that converts rows by a mapping.
 
-    It also reads the rows before its start position, because the ids of equal rows contain their number. It raises
-    MappingRefused if the file does not match the mapping.
+    It also reads the rows before its start position, because the id of a row depends on the number of equal rows before
+    it. It raises MappingRefused if the file does not match the mapping.
     """
 
     def lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
@@ -100,7 +106,7 @@ def read_connector_rows(connector: Connector, options: Mapping[str, str], now: C
 
     def lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
         if is_csv(path):
-            raise MappingRefused(f"events of {connector.name} must be NDJSON, one event a line; CSV needs a mapping")
+            raise MappingRefused(f"events of {connector.name} must be NDJSON, one event per line; CSV needs a mapping")
         for line in _read_json_lines(path, since):
             try:
                 parsed = _parse_line(connector, line.original, options, now())
@@ -160,7 +166,7 @@ def _parse_object(text: bytes) -> Any:
 
 
 class CsvRecords:
-    """Iterator over the records of a CSV file, as pairs of row and cells by column.
+    """Iterator over the records of a CSV file. Each item is the row and its cells by column name.
 
     The delimiter and the rows to skip are those of the mapping.
     """
@@ -203,7 +209,7 @@ class CsvRecords:
                 return
             original = b"".join(self._read).rstrip(b"\r\n")
             if len(cells) > len(self.columns):
-                fault = f"the line has {len(cells)} cells, the header only {len(self.columns)}"
+                fault = f"the line has {len(cells)} cells, but the header has only {len(self.columns)}"
             elif not _is_utf8(original):
                 fault = "the line is not UTF-8"
             if fault is not None or any(cells):
@@ -245,7 +251,7 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def _name_columns(header: list[str]) -> list[str]:
-    """Return unique column names: repeated and empty names get the number of their column."""
+    """Return unique column names: the column's number is appended to repeated and empty names."""
     names: list[str] = []
     for place, name in enumerate((cell.strip() for cell in header), 1):
         names.append(f"{name or 'column'} {place}" if not name or name in names else name)
@@ -253,9 +259,9 @@ def _name_columns(header: list[str]) -> list[str]:
 
 
 def _find_fault(text: bytes, limits: Limits) -> str | None:
-    """Return the reason for which a line cannot be part of a batch, or None.
+    """Return the reason why a line cannot be part of a batch; None if it can.
 
-    An invalid line would make the whole batch invalid.
+    The check is needed because one invalid line would make the whole batch invalid.
     """
     try:
         json.loads(text)
@@ -279,7 +285,7 @@ def _read_json_lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
 
 
 def _read_csv_messages(path: Path, since: FilePosition) -> Iterator[ImportRow]:
-    """Yield the records of a CSV file; the number of a record over several lines is that of its last line."""
+    """Yield the records of a CSV file. A record that spans several lines has the number of its last line."""
     with path.open("rb") as file:
         _skip_byte_order_mark(file)
         read: list[bytes] = []
@@ -303,7 +309,7 @@ def _read_csv_messages(path: Path, since: FilePosition) -> Iterator[ImportRow]:
             try:
                 cells = next(records)
                 if len(cells) > len(header):
-                    fault = f"the line has {len(cells)} cells, the header only {len(header)}"
+                    fault = f"the line has {len(cells)} cells, but the header has only {len(header)}"
                 elif not _is_utf8(b"".join(read)):
                     fault = "the line is not UTF-8"
             except csv.Error as error:

@@ -98,8 +98,8 @@ def test_graph_api_day_is_the_day_before_end_time() -> None:
     }
     assert bad(parsed) == [
         (None, "data[2].values[2] of page_reactions: its value is not a number"),
-        (None, "data[2].values[3] of page_reactions: it has no readable end_time"),
-        (None, "data[3] needs name and values"),
+        (None, "data[2].values[3] of page_reactions: `end_time` is missing or unreadable"),
+        (None, "data[3] needs `name` and `values`"),
     ]
 
 

@@ -66,7 +66,7 @@ def test_surveymonkey_second_header_row_is_skipped(tmp_path: Path) -> None:
     ("kind", "text"), [("surveymonkey", SURVEYMONKEY), ("hotjar", HOTJAR), ("contentsquare", CONTENTSQUARE)]
 )
 def test_times_without_an_offset_need_a_zone(tmp_path: Path, kind: str, text: str) -> None:
-    assert all("set zone" in (line.fault or "") for line in lines(tmp_path, kind, text))
+    assert all("set `zone`" in (line.fault or "") for line in lines(tmp_path, kind, text))
 
 
 def test_hotjar_export(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ async def test_skipped_rows_quotes_and_invalid_rows(importer: Importer, tmp_path
     assert (report.accepted, report.rejected) == (2, 5)
     assert [line for line, _ in sorted(faults(path))] == [6, 7, 8, 9, 10]
     errors = dict(faults(path))
-    assert "7 cells, the header only 6" in errors[6]
+    assert "7 cells, but the header has only 6" in errors[6]
     assert "add its format" in errors[7]
     assert "no usable id" in errors[8]
     assert "neither an event" in errors[9]

@@ -114,11 +114,11 @@ def test_times_with_declared_formats(cell: str, times: list[str], zone: str | No
 @pytest.mark.parametrize(
     ("cell", "more", "why"),
     [
-        ("2026-05-04 12:00:00", {}, "set zone"),
+        ("2026-05-04 12:00:00", {}, "set `zone`"),
         ("03/04/2026", {"zone": "UTC"}, "add its format"),
         ("yesterday", {"zone": "UTC"}, "add its format"),
         ("2026-05-04", {"zone": "UTC", "times": ["%d.%m.%Y"]}, "does not match any format"),
-        ("03.04.2026", {"times": ["%d.%m.%Y"]}, "set zone"),
+        ("03.04.2026", {"times": ["%d.%m.%Y"]}, "set `zone`"),
         ("01.01.0001", {"zone": "Asia/Tokyo", "times": ["%d.%m.%Y"]}, "1 to 9999"),
         ("", {}, "no time"),
     ],
@@ -207,7 +207,7 @@ def test_ndjson_values_keep_their_types() -> None:
 @pytest.mark.parametrize(
     ("mapping", "why"),
     [
-        ({"columns": {"a": "user_id"}}, "target event or traits"),
+        ({"columns": {"a": "user_id"}}, "target `event` or `traits"),
         ({"columns": {"a": "event", "b": "user_id"}}, "need a time"),
         ({"columns": {"a": "event", "b": "timestamp"}}, "an identity as target"),
         ({"columns": {**CARDS, "c": "properties"}}, "not a valid target"),
@@ -242,7 +242,7 @@ def test_file_must_have_the_columns_that_its_mapping_needs() -> None:
 def test_eight_or_fourteen_digits_are_local_dates(cell: str, instant: str) -> None:
     row = {"Who": "u", "When": cell}
     assert _message(row, zone="Europe/Berlin")["timestamp"] == instant
-    with pytest.raises(Unreadable, match="set zone"):
+    with pytest.raises(Unreadable, match="set `zone`"):
         _calls(row)
 
 

@@ -127,7 +127,7 @@ def test_kind_is_the_source_and_unknown_kinds_are_refused(server: Server, tmp_pa
     file.write_text("receipt,sold_at,card_number,total\nB-7,2026-05-04 12:00,LC-wizard,5\n")
     done = server.command("import", str(file), "--kind", "store_purchases")
     assert "1 rejected" in done.stdout
-    assert "set zone" in (tmp_path / "receipts.csv.errors.ndjson").read_text()
+    assert "set `zone`" in (tmp_path / "receipts.csv.errors.ndjson").read_text()
     done = server.command("import", str(file), "--kind", "store_purchases", "--zone", "Europe/Berlin")
     assert "1 accepted" in done.stdout, done.stderr
     touchpoints = _touchpoints(server, "loyalty_card:LC-wizard")

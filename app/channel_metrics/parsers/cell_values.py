@@ -36,8 +36,8 @@ def is_absent(cell: str) -> bool:
 def parse_number(cell: str, *, grouped: bool) -> Decimal | None:
     """Parse a number; return None if it is invalid or ambiguous. A percent sign is ignored: ``2.5%`` is 2.5.
 
-    With ``grouped``, a comma separates thousands (``1,234``). Without it a comma might be a decimal comma, and such
-    numbers are rejected.
+    If ``grouped`` is True, a comma separates thousands (``1,234``). Otherwise it might be a decimal comma, and numbers
+    with a comma are rejected.
     """
     text = cell.strip().removesuffix("%").strip()
     if len(text) > _DIGITS_MAX:
@@ -55,7 +55,7 @@ def may_be_thousands(cell: str) -> bool:
 
 
 def is_day_first(cells: Iterable[str]) -> bool | None:
-    """Return True if dates have the day first, False if the month; None if the file does not show it.
+    """Return True if dates have the day first, False if they have the month first, None if the cells do not show it.
 
     One date with a part above 12 decides for the whole file.
     """

@@ -19,7 +19,7 @@ KIND: Final = MetricFormat(
     steps=(
         "In Meta Business Suite open Insights, Results, and export a chart as CSV; or save the Graph API's response to "
         "GET /{page}/insights?metric=page_impressions,page_post_engagements&period=day.",
-        "An export does not name its page: set it as subject.",
+        "An export does not contain the name of the page: set the name as the subject.",
     ),
     sample=b'{"data":[{"name":"page_impressions","period":"day","values":[{"value":10,"end_time":'
     b'"2026-05-04T07:00:00+0000"},{"value":12,"end_time":"2026-05-05T07:00:00+0000"}],'

@@ -64,6 +64,9 @@ KIND: Final = MetricFormat(
     key="generic",
     name="Generic table",
     parse_file=parse_file,
-    steps=("Write a CSV file with the columns day, channel, metric, value and, for metrics of a part, subject.",),
+    steps=(
+        "Write a CSV file with the columns day, channel, metric and value. For metrics of one page, post or keyword, "
+        "add the column subject.",
+    ),
     sample=b"day,channel,metric,value,subject\n2026-05-04,ads,spend,120.50,spring\n2026-05-05,ads,spend,98,spring\n",
 )

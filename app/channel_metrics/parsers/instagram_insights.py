@@ -19,7 +19,7 @@ KIND: Final = MetricFormat(
     steps=(
         "In Meta Business Suite open Insights, Results, and export a chart as CSV; or save the Graph API's response to "
         "GET /{account}/insights?metric=reach&period=day.",
-        "An export does not name its account: set it as subject.",
+        "An export does not contain the name of the account: set the name as the subject.",
     ),
     sample=b'sep=,\n"Instagram reach"\n"Date","Primary"\n"2026-05-04T00:00:00","310"\n"2026-05-05T00:00:00","275"\n',
 )

@@ -1,7 +1,7 @@
 """Meta Insights: responses of the Graph API, exports of Business Suite and exports of the older Page Insights. Pure.
 
-A period of the API ends at ``end_time``, so its day is the one before, in the offset of ``end_time``. Periods other
-than a day become metrics with their own names, such as ``page_impressions_week``.
+The API reports the end of a period as ``end_time``. The day of a value is therefore the day before, in the UTC offset
+of ``end_time``. Periods other than a day become metrics with their own names, such as ``page_impressions_week``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _parse_api_answers(answers: Any, defaults: MetricDefaults) -> ParsedMetrics:
             raise Unreadable(f"the API answered with an error: {str(error.get('message'))[:200]}")
         metrics = item.get("data") if isinstance(item, dict) else None
         if not isinstance(metrics, list):
-            raise Unreadable("a response of the API must have the list data")
+            raise Unreadable("a response of the API must contain the list `data`")
         for place, metric in enumerate(metrics):
             _add_metric(parsed, metric, f"data[{place}]", defaults)
     return parsed
@@ -54,7 +54,7 @@ def _add_metric(parsed: ParsedMetrics, metric: Any, where: str, defaults: Metric
     name = metric.get("name") if isinstance(metric, dict) else None
     values = metric.get("values") if isinstance(metric, dict) else None
     if not isinstance(name, str) or not cell_values.build_metric_name(name) or not isinstance(values, list):
-        parsed.refuse(None, f"{where} needs name and values")
+        parsed.refuse(None, f"{where} needs `name` and `values`")
         return
     period = metric.get("period")
     metric_name = cell_values.build_metric_name(name if period in (None, "day") else f"{name}_{period}")
@@ -79,23 +79,23 @@ def _parse_day(value: Any, defaults: MetricDefaults) -> date:
     instant = timestamps.parse(end) if isinstance(end, str) else None
     if instant is None:
         if defaults.day is None:
-            raise ValueError("it has no readable end_time")
+            raise ValueError("`end_time` is missing or unreadable")
         return defaults.day
     assert isinstance(end, str)
     written = _DATE.match(end.strip())
     ended = date.fromisoformat(written[0]) if written else datetime.fromtimestamp(instant // _SECOND, UTC).date()
     if ended == date.min:
-        raise ValueError("it has no readable end_time")
+        raise ValueError("`end_time` is missing or unreadable")
     return ended - timedelta(days=1)
 
 
 def _parse_parts(value: Any) -> dict[str, Decimal]:
-    """Return the value under the name ``""``, or its parts by name; raise ValueError if one is not a number."""
+    """Return the parts of a value by name; a plain number has the name ``""``. Raise ValueError if one is invalid."""
     value_or_parts = value.get("value") if isinstance(value, dict) else None
     members = value_or_parts if isinstance(value_or_parts, dict) else {"": value_or_parts}
     numbers: dict[str, Decimal] = {}
     for part, number in members.items():
         if not isinstance(number, int | Decimal) or isinstance(number, bool):
-            raise ValueError("its value is not a number")
+            raise ValueError("`value` is not a number")
         numbers[str(part)] = Decimal(number)
     return numbers

@@ -20,10 +20,10 @@ __all__ = ["Metric", "MetricDefaults", "MetricFormat", "ParsedMetrics", "Unreada
 NAME_CHARS_MAX: Final = 100
 SUBJECT_CHARS_MAX: Final = 255
 REPORTED_ROWS_MAX: Final = 1_000
-"""Invalid rows that are reported one by one; further ones are only counted."""
+"""Maximum number of invalid rows that are reported individually; further invalid rows are only counted."""
 
 _POWER_MAX: Final = 30
-"""Largest exponent of ten of a value, positive or negative."""
+"""Largest power of ten in a value, positive or negative."""
 _CHARS_MAX: Final = 60
 
 Key = tuple[str, str, str, date]
@@ -35,7 +35,7 @@ class Metric(msgspec.Struct, frozen=True):
     channel: str
     metric: str
     subject: str
-    """Page, post or keyword; empty for the channel as a whole."""
+    """Page, post or keyword that the metric describes; empty for the channel as a whole."""
     day: date
     value: Decimal
 
@@ -58,7 +58,7 @@ class MetricDefaults(msgspec.Struct, frozen=True):
 
 
 class ParsedMetrics:
-    """The metrics of a file, each key once, and the invalid rows."""
+    """The metrics of a file, with at most one metric per key, and the invalid rows."""
 
     def __init__(self) -> None:
         self._by_key: dict[Key, tuple[Metric, int | None]] = {}

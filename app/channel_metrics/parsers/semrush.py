@@ -29,7 +29,7 @@ _WORDS: Final = (
     "SERP Features",
     "Position Type",
 )
-"""Columns that are not metrics, although they may contain digits."""
+"""Headers of columns that are not metrics, although their cells may contain digits."""
 
 
 def parse_file(body: bytes, defaults: MetricDefaults) -> ParsedMetrics:
@@ -73,8 +73,9 @@ KIND: Final = MetricFormat(
     name="SEMrush",
     parse_file=parse_file,
     steps=(
-        "Save the response of an API report, such as domain_organic or domain_ranks, or export a report as CSV with ;.",
-        "Most reports contain no date: set the day of the report.",
+        "Save the response of an API report, such as domain_organic or domain_ranks. Or export a report as CSV with "
+        "semicolons.",
+        "Most reports do not contain a date: set the day of the report.",
     ),
     sample=b"Keyword;Position;Search Volume;Traffic (%)\nrunning shoes;3;40500;12.5\ntrail shoes;11;8100;0.8\n",
 )

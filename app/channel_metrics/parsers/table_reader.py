@@ -1,4 +1,4 @@
-"""Reads tables of daily metrics: columns of days, columns of subjects, and one metric in each other column. Pure."""
+"""Reads tables of daily metrics: a column of days, columns of subjects, and one metric per remaining column. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Cells of a record and the line in which it begins."""
+    """The cells of a record, and the number of the line in which the record begins."""
 
     line: int
     cells: list[str]
@@ -29,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A header with its rows; ``before`` are the rows above the header."""
+    """A header and its rows. ``before`` contains the rows above the header."""
 
     before: list[Row]
     header: list[str]
@@ -73,7 +73,7 @@ def read_table(body: bytes, *headers: str) -> Table:
         else:
             before.append(row)
     if header is None:
-        raise Unreadable(f"no header has the column {' or '.join(headers)}")
+        raise Unreadable(f"no line is a header with the column {' or '.join(headers)}")
     return Table(before, header, rows, delimiter)
 
 
@@ -93,7 +93,7 @@ def read_metrics(
     is None, all rows have the day ``defaults.day``; raise Unreadable if that is None too.
     """
     if days is None and defaults.day is None:
-        raise Unreadable("the file has no column of days: set the day, such as day=2026-05-04")
+        raise Unreadable("the file has no column of days: set the day of all rows, such as day=2026-05-04")
     day_first = defaults.day_first
     if day_first is None and days is not None:
         day_first = cell_values.is_day_first(_get_cell(row, days) for row in table.rows)
@@ -122,7 +122,7 @@ def _add_row_metrics(
     if days is not None and not _get_cell(row, days).strip():
         if any(_parse_cell(table, _get_cell(row, place)) is not None for place in metrics):
             parsed.refuse(row.line, "the row has no day")
-        return  # a row without numbers explains the columns
+        return  # A row without numbers is an explanation of the columns.
     try:
         day = defaults.day if days is None else cell_values.parse_day(_get_cell(row, days), day_first)
     except ValueError as error:
@@ -163,7 +163,7 @@ def _find_metric_columns(
 def _find_ambiguous_columns(table: Table, metrics: Iterable[int]) -> set[int]:
     """Return the columns of a semicolon-separated file in which every cell looks like 1.234.
 
-    In German the point separates thousands, in English decimals.
+    In such a file the point may separate thousands, as in German, or decimals, as in English.
     """
     if table.delimiter != ";":
         return set()

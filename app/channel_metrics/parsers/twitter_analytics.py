@@ -13,7 +13,7 @@ _OF_POSTS: Final = ("Tweet id", "Post id")
 def parse_file(body: bytes, defaults: MetricDefaults) -> ParsedMetrics:
     table = read_table(body, "Date", *_OF_POSTS)
     if table.column(*_OF_POSTS) is not None:
-        raise Unreadable("this is the export by post, which has no daily metrics: export by day")
+        raise Unreadable("this is the export by post, which does not contain daily metrics; use the export by day")
     return read_metrics(table, defaults, "social", days=table.column("Date"))
 
 
