@@ -28,7 +28,7 @@ TEXT_CHARS_MAX: Final = 4_000
 
 TextPolicy = Literal["private", "property", "none"]
 TEXT_POLICIES: Final[tuple[TextPolicy, ...]] = get_args(TextPolicy)
-"""Destinations of free text: ``context.private``, which rules cannot read; ``properties.text``; or none (discarded)."""
+"""Destinations of free text: ``context.private``, which rules cannot read, ``properties.text``, or discarded."""
 
 _ABSENT: Final[tuple[Any, ...]] = (None, "", {}, [])
 
@@ -53,22 +53,22 @@ class Call(msgspec.Struct, kw_only=True):
     email: Any = None
     phone: Any = None
     ids: Mapping[str, Any] = {}
-    """Vendor ids by identity kind, such as ``{"zendesk_user": 123}``; a list if one person has several."""
+    """Vendor ids by identity kind, such as ``{"zendesk_user": 123}``. The value is a list if a person has several."""
     previous_id: Any = None
     """The former user id of ``user_id``, for an alias call."""
     traits: Mapping[str, Any] = {}
     """Traits of an identify call; a null removes the trait."""
     properties: Mapping[str, Any] = {}
-    """Event properties that are equal on every retry: no attempt counts, no sending times."""
+    """Event properties. They must be equal on every retry, so they must not contain attempt counts or sending times."""
     context: Mapping[str, Any] = {}
     text: Mapping[str, Any] = {}
     """Text that people wrote, by name: ``{"subject": .., "body": ..}``."""
     is_by_customer: bool = True
-    """False if an agent wrote the text: sentiment is estimated only for text of the customer."""
+    """False if an agent wrote the text, because sentiment is estimated only for text of the customer."""
 
 
 class Erasure(msgspec.Struct):
-    """A customer's request for erasure, which is queued under the identity that the tool knows."""
+    """A customer's request for erasure, as reported by the tool. It is queued for the identity that the tool sent."""
 
     kind: str
     value: Any
@@ -108,9 +108,12 @@ class Connector:
     """Group in lists of connectors: email, support, survey, social, analytics, shop or any."""
     scheme: Scheme
     map_event: Callable[[Event, int], Iterable[Call | Erasure]]
-    """Function of ``(event, received_at)`` that returns its calls; none if it concerns no person. Raises Unreadable."""
+    """Function of ``(event, received_at)`` that returns the calls for one event. Raises Unreadable.
+
+    It returns an empty iterable for an event that does not concern a person.
+    """
     sample: bytes
-    """A request body as the vendor documents it. The tests and the source's trial run send it."""
+    """A request body from the vendor's documentation. The tests and the trial run of a source send it."""
     sample_headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
     split_delivery: Callable[[WebhookRequest], list[Event]] = split_json_events
     """Function that returns the self-contained events of one request. Raises Unreadable."""
@@ -119,17 +122,17 @@ class Connector:
     options: Mapping[str, str] = field(default_factory=dict)
     """Options of a source of this kind, each with its description."""
     handshake: Callable[[WebhookRequest, Sequence[str]], HandshakeReply | None] = _return_none
-    """Function of ``(request, secrets)``, called first for every HTTP method. None means: this is no handshake."""
+    """Function of ``(request, secrets)``, called first for every HTTP method. Returns None if it is not a handshake."""
     handshake_signed: Callable[[WebhookRequest], HandshakeReply | None] = _return_none
     """A second handshake function, called only after the signature is verified."""
     certificate_url: Callable[[WebhookRequest], str | None] = _return_none
-    """Function that returns the URL of the signing certificate. Raises SignatureRefused for a host of another owner."""
+    """Function that returns the URL of the signing certificate. Raises SignatureRefused for a foreign host."""
     single_use_token: Callable[[WebhookRequest], str | None] = _return_none
     """Function that returns a token which is valid for one body only; for signatures that do not cover the body."""
     timeout_seconds: float = 10.0
     """Time in seconds after which the tool abandons the request."""
     refused_status: int = 400
-    """HTTP status for a body that can never be accepted: the status that stops this tool from retrying."""
+    """HTTP status of the response to an invalid body. It is the status that stops this tool from retrying."""
 
 
 def encode_event(event: Any) -> bytes:
@@ -149,7 +152,10 @@ def text_policy_of(options: Mapping[str, str]) -> TextPolicy:
 
 
 def to_segment_message(call: Call, text_policy: TextPolicy = "private", *, with_estimate: bool = False) -> bytes:
-    """Encode the call as a Segment message in JSON, ``with_estimate`` including the estimated sentiment of its text."""
+    """Encode the call as a Segment message in JSON.
+
+    If ``with_estimate`` is True, include the estimated sentiment of the customer's text.
+    """
     contact = _drop_absent({"email": call.email, "phone": call.phone})
     message: dict[str, Any] = {
         "messageId": call.id if len(call.id) <= ID_CHARS_MAX else derive_event_id(call.id),

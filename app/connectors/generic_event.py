@@ -1,7 +1,7 @@
 """Segue's flat event format, and the identity look-up that similar formats share.
 
 One object contains the event name, the time and the identities; everything else is in ``properties`` or ``data``.
-Identities may be members of the event itself or of ``properties`` and ``data``, in snake_case or camelCase.
+Identities may be fields of the event itself or of ``properties`` and ``data``, in snake_case or camelCase.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _RESERVED_NAMES: Final = (
     | _IDENTITY_NAMES
 )
 _TRANSPORT_NAMES: Final = frozenset({"sentAt", "sent_at", "receivedAt", "integrations", "writeKey", "version"})
-"""Members that a retry may change, or that are meant for another recipient."""
+"""Fields that are not stored, because a retry may change them or because they are meant for other recipients."""
 _PAGE_EVENT_NAMES: Final = {"page": "page_viewed", "screen": "screen_viewed"}
 
 
 def find_identities(*places: Any) -> dict[str, Any]:
-    """Return the identities as arguments of Call, each from the first of the objects that has it."""
+    """Return the identities as arguments of Call. Each one comes from the first of the objects that contains it."""
     objects = [place for place in places if isinstance(place, dict)]
     identities = {kind: find_first_value(names, *objects) for kind, names in _IDENTITY_SPELLINGS.items()}
     ids = [place["ids"] for place in objects if isinstance(place.get("ids"), dict)]
@@ -58,7 +58,7 @@ def drop_identities(value: Any) -> dict[str, Any]:
 
 
 def map_flat_event(event: Event, tool: str, fallback_id: str = "") -> Call:
-    """Map one flat or Segment-style event to a call; ``fallback_id`` is the message id of an event without one.
+    """Map one flat or Segment-style event to a call. ``fallback_id`` is the message id if the event has no id.
 
     Raise Unreadable if the event has no name.
     """
@@ -81,7 +81,7 @@ def map_flat_event(event: Event, tool: str, fallback_id: str = "") -> Call:
     elif kind == "alias":
         call.previous_id = find_first_value(("previous_id", "previousId"), event)
         if call.previous_id is None:
-            raise Unreadable("an alias event needs the member previous_id")
+            raise Unreadable("an alias event needs the field `previous_id`")
     else:
         call.event = _choose_event_name(event, tool)
         call.properties = {**extra, **drop_identities(data)}
@@ -97,4 +97,4 @@ def _choose_event_name(event: Event, tool: str) -> str:
     for candidate in (name, kind):
         if isinstance(candidate, str) and candidate.strip() and candidate != "track":
             return candidate.strip()
-    raise Unreadable("an event needs a name in the member event or type")
+    raise Unreadable("an event needs a name in the field `event` or `type`")

@@ -34,7 +34,7 @@ _TOKEN_CHARS_MIN: Final = 16
 
 
 class SignatureRefused(Exception):
-    """The request could not be authenticated; ``reason`` is missing, wrong, stale or replayed."""
+    """Raised if a request cannot be authenticated. ``reason`` is missing, wrong, stale or replayed."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -44,13 +44,16 @@ class SignatureRefused(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scheme:
-    """An authentication scheme. ``verify(request, secret)`` raises :class:`SignatureRefused` for an invalid proof."""
+    """An authentication scheme.
+
+    ``verify(request, secret)`` raises :class:`SignatureRefused` if the signature or token is invalid.
+    """
 
     secret_label: str
     """The vendor's name of the secret that the operator enters; empty if Segue generates the secret or needs none."""
     verify: Callable[[WebhookRequest, str], None]
     sign: Callable[[WebhookRequest, str], WebhookRequest] | None = None
-    """Function that signs as the tool does, if the secret is symmetric; a trial run signs the sample with it."""
+    """Function that signs a request like the tool, for symmetric secrets. A trial run signs the sample with it."""
     normalise_secret: Callable[[str], str] = str.strip
     """Function that returns the secret as it is stored. Raises ValueError with the reason if the secret is invalid."""
     needs_secret: bool = True
@@ -179,7 +182,7 @@ _SYMMETRIC, _PUBLIC, _PRIVATE = "whsec_", "whpk_", "whsk_"
 
 
 def read_standard_id(delivery: WebhookRequest) -> str:
-    """Return the Standard Webhooks message id, which is equal on every retry; empty if it is missing."""
+    """Return the message id of Standard Webhooks, which is equal on every retry; empty if it is missing."""
     return next(
         (
             message_id
@@ -257,7 +260,7 @@ def _normalise_standard_secret(secret: str) -> str:
 
 
 def _decode_key(secret: str) -> bytes:
-    """Decode the base64 after the prefix; its padding may be missing."""
+    """Decode the base64 after the prefix of a secret. The padding may be missing."""
     encoded = secret.partition("_")[2]
     return b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
 
@@ -291,7 +294,7 @@ def decode_base64(text: str) -> bytes:
 
 
 def _lower_hex(sent: str, prefix: str, encoding: str) -> str:
-    """Convert a hexadecimal signature to lower case, but not its prefix."""
+    """Convert a hexadecimal signature to lower case, except for its prefix."""
     return prefix + sent[len(prefix) :].lower() if encoding == "hex" and sent.startswith(prefix) else sent
 
 

@@ -1,7 +1,7 @@
 """Parser of verified webhook requests: turns each event into messages or into a rejection.
 
-No verified content is lost. An event that cannot be parsed is quarantined on its own; a body that cannot be split into
-events is quarantined whole.
+No verified content is lost. An event that cannot be parsed is quarantined on its own. If a body cannot be split into
+events, the whole body is quarantined.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from app.formats.segment import ITEMS_MAX, Envelope
 
 _EVENT_FORM: Final = "webhook/"
 _BODY_FORM: Final = "webhook-body/"
-"""Prefixes of the quarantine's ``form``: of one event from ``split_delivery``, or of a body that could not be split."""
+"""Prefix of the quarantine's ``form`` for a body that could not be split into events.
+
+A single event has the prefix in ``_EVENT_FORM``.
+"""
 
 _HEADERS_MAX: Final = 20
 _HEADER_CHARS_MAX: Final = 300
@@ -29,14 +32,14 @@ _SECRET_HEADER_WORDS: Final = ("signature", "hmac", "token", "auth", "secret", "
 
 
 class ParsedWebhook(msgspec.Struct):
-    """Messages, rejections and erasure requests of one request, and the number of events that concern no person."""
+    """Messages, rejections and erasure requests of one request. ``ignored`` counts events that concern no person."""
 
     envelope: Envelope
     ignored: int = 0
 
 
 def parse(connector: Connector, delivery: WebhookRequest) -> ParsedWebhook:
-    """Parse a request; return what cannot be parsed as rejections of the envelope. Never raises."""
+    """Parse a request. Invalid bodies and events become rejections of the envelope. Never raises."""
     try:
         events = connector.split_delivery(delivery)
         if len(events) > ITEMS_MAX:
@@ -50,7 +53,7 @@ def parse(connector: Connector, delivery: WebhookRequest) -> ParsedWebhook:
 
 
 def reparse(form: str, original: bytes, received_at: int, options: Mapping[str, str]) -> ParsedWebhook | None:
-    """Parse a quarantined body or event again; return None for the form of another parser. Raise InvalidBody."""
+    """Parse a quarantined body or event again; return None if ``form`` belongs to another parser. Raise InvalidBody."""
     name, _, query = form.partition("?")
     connector = CONNECTORS.get(name.removeprefix(_EVENT_FORM).removeprefix(_BODY_FORM))
     if connector is None or not name.startswith((_EVENT_FORM, _BODY_FORM)):

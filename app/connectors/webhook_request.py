@@ -19,7 +19,7 @@ _DECODER = msgspec.json.Decoder(float_hook=Decimal)
 
 
 class Unreadable(Exception):
-    """A body or event does not have the expected format; the message, which names that format, becomes a Rejection."""
+    """Raised if a body or event has an unexpected format. The message describes the format; a Rejection reports it."""
 
 
 class WebhookRequest(msgspec.Struct, kw_only=True):
@@ -30,7 +30,7 @@ class WebhookRequest(msgspec.Struct, kw_only=True):
     query: Mapping[str, str] = {}
     method: str = "POST"
     url: str = ""
-    """URL that the tool called. Behind a proxy that rewrites it, the source's option ``url`` holds the original."""
+    """URL that the tool called. If a proxy rewrites it, the source's option ``url`` is the original URL."""
     received_at: int = 0
     options: Mapping[str, str] = {}
     """Options of the source."""
@@ -52,7 +52,7 @@ def decode_json(body: bytes) -> Any:
 
 
 def decode_form(body: bytes) -> dict[str, str]:
-    """Decode a URL-encoded form; of repeated fields keep the first. Raise Unreadable if it is invalid."""
+    """Decode a URL-encoded form; a repeated field has its first value. Raise Unreadable if the form is invalid."""
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_FORM_FIELDS_MAX, strict_parsing=True)
     except ValueError as error:

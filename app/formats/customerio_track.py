@@ -4,12 +4,12 @@ A call of version 1 is rewritten as the equivalent operation of version 2. So th
 quarantine is complete without the path of its request.
 
 **Identities.** ``id`` is a user id, ``email`` an email address, ``cio_id`` an id assigned by Customer.io, and
-``anonymous_id`` an anonymous id. A path has one text for any of the first three: an address if it looks like one, a
-``cio_id`` if it starts with ``cio_``, and otherwise an ``id``.
+``anonymous_id`` an anonymous id. A path contains one value, which is any of the first three: an email address if it
+looks like one, a ``cio_id`` if it starts with ``cio_``, and otherwise an ``id``.
 
 **Attributes** become traits; null removes a trait.
 
-**Devices** become touchpoints of the channel push, and identities: the report of a push has only its device.
+**Devices** become touchpoints of the channel push, and identities, because the report of a push identifies only the device.
 
 **Relationships** become group messages. The end of a relationship becomes a track message, because there is no message
 for leaving a group. An object without customers has no identity and is rejected. An object's attributes are copied to
@@ -50,7 +50,7 @@ CALLS: Final = (
     *("identify", "delete", "event", "anonymous_event", "merge", "suppress", "unsuppress"),
     *("add_device", "delete_device", "push_event", "metric"),
 )
-"""Calls of version 1."""
+"""Names of the calls of version 1."""
 
 _IDENTITY_KINDS: Final = {
     "email": "email",
@@ -163,7 +163,7 @@ def _identifiers_of_path(person: str) -> bytes:
 
 
 class _Operation(msgspec.Struct):
-    """One operation: its members, its identifiers, and the fields that all its messages share."""
+    """One operation: its fields, its identifiers, and the data that all its messages share."""
 
     members: Members
     action: str
@@ -263,7 +263,10 @@ def _map_person(operation: _Operation) -> list[Members]:
 
 
 def _map_identify(operation: _Operation) -> list[Members]:
-    """Map an identify. Ids among the attributes become identifiers; an email identifier becomes a missing attribute."""
+    """Map an identify. Ids among the attributes become identifiers.
+
+    An email identifier is added to the attributes, unless they contain an email.
+    """
     sent_attributes = operation.members.get("attributes", b"")
     if sent_attributes not in ABSENT and not sent_attributes.startswith(b"{"):
         return [operation.message("identify", traits=sent_attributes)]
@@ -300,7 +303,7 @@ def _map_event(operation: _Operation) -> list[Members]:
 
 
 def _map_merge(operation: _Operation) -> list[Members]:
-    """Map a merge. Two user ids become an alias; any other pair becomes an identify that links them."""
+    """Map a merge. A pair of user ids becomes an alias; any other pair becomes an identify, which links the two."""
     first, second = (_parse_ids(operation.members.get(name, b"")) for name in ("primary", "secondary"))
     if not first or not second:
         return []
@@ -346,7 +349,7 @@ def _map_object(operation: _Operation) -> list[Members]:
 
 
 def _list_relations(operation: _Operation) -> list[tuple[Members, bool]]:
-    """Return the relationships of an operation, and for each whether it ends.
+    """Return the relationships of an operation, each with True if it ends.
 
     They are an array, or in version 1 an object ``{"action", "relationships": [..]}``.
     """
@@ -418,7 +421,7 @@ def _decode_elements(raw: bytes) -> list[Members]:
 
 
 def _parse_ids(raw: bytes) -> Members:
-    """Return the identifiers that are present; ``cio_id`` without the prefix that it has in paths."""
+    """Return the identifiers that are present. The prefix of ``cio_id``, which only paths have, is removed."""
     ids = {name: value for name, value in decode_members_or_empty(raw).items() if value not in ABSENT}
     if "cio_id" in ids:
         ids["cio_id"] = encode_text((decode_text_or_none(ids["cio_id"]) or "").removeprefix(_CIO_PREFIX))

@@ -1,7 +1,7 @@
 """Decompression of request bodies, with size limits. Pure.
 
 Clients often send wrong headers: gzip with a form's content type, gzip without a header, plain JSON with a gzip
-header. Therefore the magic bytes decide, and the header is used only if the bytes are ambiguous.
+header. Therefore the format is detected from the magic bytes, and the header is used only if the bytes are ambiguous.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ZLIB_BITS: Final = 15
 _RAW_DEFLATE_BITS: Final = -15
 _PLAIN_STARTS: Final = b"{["
 _GZIP_MEMBERS_MAX: Final = 100
-"""Maximum number of gzip members: each one copies the rest of the body, and thousands would take seconds."""
+"""Maximum number of gzip members. Reading one copies the rest of the body, so thousands would take seconds."""
 
 
 def inflate(body: bytes, content_encoding: str | None, limits: Limits) -> bytes:

@@ -1,4 +1,4 @@
-"""Canonical forms of email addresses and phone numbers, and the reason if a value is invalid. Pure.
+"""Canonical forms of email addresses and phone numbers, and reasons for invalid values. Pure.
 
 A pattern recognises nearly all addresses, which are plain ASCII; their canonical form is lower case. The library
 email-validator parses the rest, and agrees with the pattern on every address that matches it. Nothing checks whether
@@ -41,10 +41,16 @@ _PLAIN_ADDRESS: Final = re.compile(
 )
 
 _ODDLY_DOTTED_LOCAL: Final = re.compile(r"[a-z0-9_+.-]{1,64}", re.ASCII)
-"""Local parts that violate the standard but exist: Japanese carriers issued addresses with double or trailing dots."""
+"""Pattern of local parts that violate the standard but exist.
+
+Japanese carriers issued addresses with double or trailing dots.
+"""
 
 _SPECIAL_DOMAIN_SUFFIX: Final = ".example"
-"""Appended to a special-use domain (localhost, test, ...), which the library rejects but intranets use for mail."""
+"""Suffix that is appended to a special-use domain (localhost, test, ...) before the library checks it.
+
+The library rejects such domains, but intranets use them for mail.
+"""
 
 _REASON_IMPOSSIBLE: Final = {
     ValidationResult.TOO_SHORT: "too_short",
@@ -81,7 +87,7 @@ def canonicalise_phone(value: str, country: str | None) -> str | None:
 
 @lru_cache(maxsize=8192)
 def parse_email(value: str) -> ParsedContact:
-    """Parse an address with the library, including those that the pattern recognises."""
+    """Parse any address with the library, even if the faster pattern would recognise it."""
     address = value.strip().lower()
     local, at, domain = address.rpartition("@")
     if not at or not local:

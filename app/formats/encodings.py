@@ -1,7 +1,8 @@
 """Request encodings of vendor SDKs: plain JSON, forms and base64, in the body or in the query. Pure.
 
-The content decides, never its header. A form that is sent as a beacon has the content type text, gzip may have no
-header, and Mixpanel's Node SDK puts base64 into a form without percent-encoding, so that ``+`` arrives as a space.
+The encoding is detected from the content, never from the headers. A form that is sent as a beacon has the content type
+text, gzip may have no header, and Mixpanel's Node SDK puts base64 into a form without percent-encoding, so that ``+``
+arrives as a space.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _RAWS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Payload(msgspec.Struct):
-    """The JSON of a request as sent, and the short fields (``flags``) that the form contains beside it."""
+    """The JSON of a request as sent. If it was in a form, ``flags`` contains the other short fields of the form."""
 
     body: bytes
     flags: dict[str, str] = {}
@@ -43,7 +44,7 @@ class Document(msgspec.Struct):
     sent: bytes
 
     def elements(self, raw: bytes) -> list[tuple[bytes, bytes]]:
-        """Return the elements of an array inside this document as (readable, sent) pairs.
+        """Return the elements of an array inside this document, as pairs (parsed item, item as it was sent).
 
         Raise InvalidBody if it is not an array, or has more than ``ITEMS_MAX`` elements.
         """
@@ -58,12 +59,12 @@ class Document(msgspec.Struct):
 
 
 def unwrap(body: bytes, content_encoding: str | None, limits: Limits) -> Payload:
-    """Return the JSON that a body contains, for :func:`parse_document`. Raise BodyTooLarge or InvalidBody."""
+    """Return the JSON text in a body, as input of :func:`parse_document`. Raise BodyTooLarge or InvalidBody."""
     body = inflate(body, content_encoding, limits)
     content = body.removeprefix(_BOM).lstrip()
     if not content or content.startswith(_JSON_STARTS):
         return Payload(body)
-    if len(content) > limits.body_bytes_max:  # Unquoting takes several times the memory of the form.
+    if len(content) > limits.body_bytes_max:  # Percent-decoding takes several times the memory of the form.
         raise BodyTooLarge(
             f"The form has {len(content)} bytes decompressed; the limit of a form is {limits.body_bytes_max}."
         )
@@ -82,9 +83,9 @@ def unwrap(body: bytes, content_encoding: str | None, limits: Limits) -> Payload
 
 
 def unwrap_data(data: bytes, limits: Limits) -> bytes:
-    """Return the JSON in ``data`` of a form or a query, which is JSON or base64 of JSON, already URL-decoded.
+    """Decode the field ``data`` of a form or query string, and return its JSON text.
 
-    Raise BodyTooLarge or InvalidBody.
+    The field, already URL-decoded, contains JSON or base64-encoded JSON. Raise BodyTooLarge or InvalidBody.
     """
     data = data.strip()
     if data.startswith(_JSON_STARTS):
@@ -99,7 +100,8 @@ def unwrap_data(data: bytes, limits: Limits) -> bytes:
 def parse_document(body: bytes, limits: Limits) -> Document:
     """Return the document. Raise InvalidBody if the body is not a JSON object or array.
 
-    Content that nests too deep is truncated so that it can be parsed, and is still deeper than the limit.
+    Content that is nested too deeply is truncated so that it can be parsed. It stays deeper than the limit, so the
+    message is rejected later.
     """
     sent = json_text.as_utf8(body)
     readable = json_text.replace_lone_surrogates(sent)
@@ -116,7 +118,10 @@ def parse_document(body: bytes, limits: Limits) -> Document:
 
 
 def parse_elements(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
-    """Return the elements of an array, or the single object, as (readable, sent) pairs. Raise InvalidBody."""
+    """Return the elements of an array, or the single object, as pairs (parsed item, item as it was sent).
+
+    Raise InvalidBody.
+    """
     parsed = parse_document(body, limits)
     if parsed.readable.startswith(b"["):
         return parsed.elements(parsed.readable)
@@ -124,9 +129,9 @@ def parse_elements(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
 
 
 def parse_elements_or_lines(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
-    """Return the same as :func:`parse_elements`; the body may also contain one JSON object per line.
+    """Return the same pairs as :func:`parse_elements`; the body may also contain one JSON object per line.
 
-    For a line that is not JSON, ``readable`` is empty. Raise InvalidBody if no line is JSON.
+    For a line that is not JSON, the parsed item is empty. Raise InvalidBody if no line is JSON.
     """
     try:
         return parse_elements(body, limits)

@@ -8,5 +8,5 @@ from app.enrichment.channel import lower_snake
 
 
 def vendor_event_name(tool: str, kind: Any) -> str:
-    """Return ``tool.kind`` in lower snake case, so that an unknown event type is stored under the tool's own name."""
+    """Return ``tool.kind`` in lower snake case, so that an event of an unknown type keeps the tool's name."""
     return f"{tool}.{lower_snake(str(kind)) or 'other'}"

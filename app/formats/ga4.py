@@ -31,7 +31,10 @@ from app.formats.vendor_events import (
 
 _BODY_MEMBERS: Final = ("client_id", "app_instance_id", "user_id", "timestamp_micros")
 _SHORT_BYTES_MAX: Final = 300
-"""Maximum size of a body member that is stored with each rejected event; longer ones would fill quarantine."""
+"""Maximum size in bytes of a field of the body that is stored with each rejected event.
+
+Longer fields would fill quarantine.
+"""
 _CAMPAIGN_NAMES: Final = {
     "campaign": "name",
     "source": "source",
@@ -40,7 +43,7 @@ _CAMPAIGN_NAMES: Final = {
     "content": "content",
 }
 _CAMPAIGN_EVENTS: Final = ("campaign_details", "page_view", "session_start", "first_visit")
-"""Events whose campaign parameters are reserved names; on other events they are ordinary properties."""
+"""Events with reserved campaign parameters. In other events, parameters of these names are ordinary properties."""
 _VALIDATION_CODES: Final = {
     RejectionCode.MISSING_IDENTITY: "VALUE_REQUIRED",
     RejectionCode.MISSING_EVENT: "VALUE_REQUIRED",
@@ -63,7 +66,7 @@ def read(
     events = parsed.elements(body_members.get("events", b"[]"))
     shared = {name: body_members.get(name, b"") for name in _BODY_MEMBERS}
     shared = {name: raw for name, raw in shared.items() if raw not in ABSENT and len(raw) <= _SHORT_BYTES_MAX}
-    # The channel hint gives only the kind of sender. Only a library name identifies a browser, and GA4 sends none.
+    # The channel hint describes only the kind of sender. A browser is identified by its library name, which GA4 omits.
     ids = {
         "userId": body_members.get("user_id", b""),
         "anonymousId": next(
@@ -131,7 +134,7 @@ def _derive_id(sender: bytes, raw: bytes, time: Members, occurrence: bytes) -> b
 
 def _choose_time(members: Members, body_members: Members, default_time: bytes) -> Members:
     for raw in (members.get("timestamp_micros", b""), body_members.get("timestamp_micros", b"")):
-        # Ignore an invalid time: all events with the same invalid value would become duplicates of one another.
+        # Ignore an invalid time, because all events with the same invalid value would become duplicates of one another.
         if raw not in ABSENT and (timestamps.parse_claimed(raw)[1] or 0) > 0:
             return {"timestamp": raw}
     return {"timestamp": default_time}

@@ -18,7 +18,7 @@ _KIND_AND_VALUE = re.compile(r"([a-z0-9][a-z0-9_]{0,49}):(.*)", re.DOTALL)
 
 
 class IdentityRules:
-    """Canonicalisation with the settings it depends on, prepared once for many values."""
+    """Canonicalisation of identities with the settings that it depends on, prepared once for many values."""
 
     def __init__(self, junk_ids: tuple[str, ...], phone_country: str | None, id_chars_max: int) -> None:
         self._junk = frozenset(junk.strip().lower() for junk in junk_ids)

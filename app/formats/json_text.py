@@ -14,7 +14,7 @@ import msgspec
 from app.errors import InvalidBody
 
 DIGITS_MAX: Final = 400
-"""Maximum number of digits of a number when written out (1e399 has 400): bounds the cost of exact sums."""
+"""Maximum number of digits of a number when written out (1e399 has 400). It limits the cost of exact sums."""
 
 _RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ANY = msgspec.json.Decoder()
@@ -38,7 +38,10 @@ _SHAPES = bytes(
 )
 _LONG_EXPONENTS: Final = (b"0e000", b"0e-000")
 _LONG_DIGITS: Final = b"0" * 150
-"""Run of digits that needs the exact test: two shorter runs with a two-digit exponent stay within DIGITS_MAX."""
+"""Shortest run of digits that needs the exact test.
+
+A number with two shorter runs and a two-digit exponent has at most DIGITS_MAX digits.
+"""
 
 
 def as_utf8(body: bytes) -> bytes:
@@ -57,8 +60,8 @@ def as_utf8(body: bytes) -> bytes:
 def replace_lone_surrogates(body: bytes) -> bytes:
     """Return the JSON with each lone surrogate escape replaced by ``\\u0000``.
 
-    msgspec rejects a whole body that has one lone surrogate. NUL is handled as a lone surrogate would be (rejected in
-    an id, replaced by U+FFFD in a property), so after the replacement only the one message is affected.
+    msgspec rejects a whole body that has one lone surrogate. NUL is handled in the same way as a lone surrogate
+    (rejected in an id, replaced by U+FFFD in a property), so after the replacement only the one message is affected.
     """
     if b"\\ud" not in body and b"\\uD" not in body:
         return body
@@ -108,7 +111,7 @@ def truncate_depth(body: bytes, levels: int) -> bytes:
 
 
 def may_hold_long_number(raw: bytes) -> bool:
-    """Return False only if :func:`holds_long_number` would; this test is much cheaper."""
+    """Return True if :func:`holds_long_number` could return True. This test is much cheaper."""
     shapes = raw.translate(_SHAPES)
     return _LONG_EXPONENTS[0] in shapes or _LONG_EXPONENTS[1] in shapes or _LONG_DIGITS in shapes
 
@@ -126,7 +129,7 @@ def decode_text(raw: bytes) -> str | None:
 
 
 def decode_members(raw: bytes) -> dict[str, bytes]:
-    """Return the members of a JSON object, each value as JSON text; for duplicate keys, the last one."""
+    """Return the fields of a JSON object, with values as JSON text. A duplicate key has its last value."""
     return {name: bytes(value) for name, value in _RAW_FIELDS.decode(raw).items()}
 
 
@@ -145,7 +148,7 @@ def find_originals(items: list[bytes], readable: bytes, sent: bytes) -> list[byt
 
 
 def add_missing(raw: bytes, defaults: dict[str, bytes]) -> bytes:
-    """Return the JSON object with ``defaults`` for the members that it lacks or that are null."""
+    """Return the JSON object with ``defaults`` for fields that are missing or null."""
     present = decode_members(raw)
     missing = {key: value for key, value in defaults.items() if present.get(key, b"null") == b"null"}
     return encode_members(present | missing)

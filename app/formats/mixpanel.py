@@ -43,7 +43,7 @@ from app.formats.vendor_events import (
 )
 
 _NO_ADDRESS_VALUE: Final = b'"none"'
-"""Value of ``ip`` that stores no address: it is not an address, and prevents the use of the connection's address."""
+"""Value of ``ip`` with which no address is stored, because it replaces the connection's address but is invalid."""
 PROFILES: Final = ("engage", "groups")
 _DEVICE_PREFIX: Final = "$device:"
 _PAGE_VIEW: Final = "$mp_web_page_view"
@@ -183,7 +183,7 @@ def _map_event(raw: bytes, members: Members, default_time: bytes) -> Members:
 
 
 def _derive_message_id(raw: bytes, event: bytes, props: Members, default_time: bytes) -> str:
-    """Derive the id as Mixpanel deduplicates: by insert id, event name, distinct_id and time together."""
+    """Derive the id from insert id, event name, distinct_id and time, which Mixpanel uses for deduplication."""
     time = props.get("time", b"")
     insert_id = decode_text_or_none(props.get("$insert_id"))
     if insert_id is None:
@@ -192,7 +192,10 @@ def _derive_message_id(raw: bytes, event: bytes, props: Members, default_time: b
 
 
 def _map_profile(raw: bytes, members: Members, default_time: bytes) -> Members:
-    """Map a profile update. One without a time is stored each time it arrives: setting a value again has no effect."""
+    """Map a profile update.
+
+    An update without a time is stored each time it arrives, because setting a value again has no effect.
+    """
     time = members.get("$time", b"")
     unapplied = {name: members[name] for name in _KEPT_UPDATES if name in members}
     ids = {name.removeprefix("$"): raw for name, raw in members.items() if name == "$distinct_id"}

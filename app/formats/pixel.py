@@ -1,6 +1,7 @@
 """Tracking pixels of RudderStack and Segment: a message in the query of an image request. Pure.
 
-Each request for the image counts, as each opening of an email does; with a ``messageId`` it counts only once.
+Every request for the image is stored as a message, because every opening of an email counts. Requests with the same
+``messageId`` are stored once.
 Quarantine stores a rejected message with the type of the route and the time of the request.
 """
 
@@ -27,7 +28,7 @@ from app.formats.vendor_events import (
 )
 
 GIF: Final = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
-"""One transparent pixel."""
+"""GIF image of one transparent pixel, which is the response."""
 
 _FIELDS: Final = ("userId", "anonymousId", "event", "name", "category", "messageId", "groupId", "timestamp")
 
@@ -51,11 +52,11 @@ def read_query(query: Iterable[tuple[str, str]], route: str, received_at: int, l
 
 
 def read_data(data: str, route: str, received_at: int, limits: Limits) -> Envelope:
-    """Convert ``data`` of Segment's pixel: a whole message as base64-encoded JSON. Raise InvalidBody."""
+    """Convert the query parameter ``data`` of Segment's pixel: a message as base64-encoded JSON. Raise InvalidBody."""
     parsed = parse_document(unwrap_data(data.encode(), limits), limits)
     members = decode_members_or_empty(parsed.readable)
     if not members:
-        raise InvalidBody("The data must be a JSON object.")
+        raise InvalidBody("The query parameter `data` must contain a JSON object.")
     builder = EnvelopeBuilder(limits, NATIVE_FORM, EventTimes(received_at), 1)
     if members.get("messageId", b"") in ABSENT:
         members.setdefault("timestamp", builder.default_time(0))

@@ -41,7 +41,10 @@ _MOVED_NAMES: Final = (
     *("$set", "$set_once", "$unset", "$raw_user_agent", "$lib", "$lib_version", "$ip"),
 )
 _IGNORE_SENT_AT: Final = "$ignore_sent_at"
-"""Property of events whose time comes from another machine than the sender: no clock skew is subtracted."""
+"""Property of events whose time was not set by the clock of the sender.
+
+No clock skew is subtracted from their time.
+"""
 _COOKIELESS_ID: Final = b'"$posthog_cookieless"'
 _TRAIT_NAMES: Final = {"$email": "email", "$phone": "phone", "$name": "name"}
 _OFFSET_MS_MAX: Final = 31_536_000_000
@@ -117,7 +120,7 @@ def read(
 
 
 def describe_results(envelope: Envelope, rejections: list[Rejection]) -> dict[str, dict[str, str]]:
-    """Return the results by uuid, for the response of version 1. An event fails if any of its messages does."""
+    """Return the results by uuid, for the response of version 1. An event fails if any of its messages is rejected."""
     answers: dict[str, dict[str, str]] = {}
     for original in envelope.originals:
         if (uuid := _find_uuid(original)) is not None:
@@ -178,7 +181,7 @@ def _map_event(raw: bytes, members: Members, default_time: bytes, received_at: i
     if properties not in ABSENT and not properties.startswith(b"{"):
         return [{"type": b'"track"', "event": event, "properties": properties}]
     props = decode_members_or_empty(properties)
-    # These fields can be members of the event or of its properties.
+    # These fields can be in the event or in its properties.
     for name_beside in ("distinct_id", "$set", "$set_once", "$unset"):
         if members.get(name_beside, b"null") != b"null":
             props[name_beside] = members[name_beside]

@@ -32,7 +32,7 @@ _ABSENT: Final = msgspec.Raw(b"")
 
 
 class Envelope(msgspec.Struct):
-    """A body split into items. ``items`` are JSON texts that can be parsed, ``originals`` the same texts as sent."""
+    """A body split into items. ``items`` are JSON texts that can be parsed; ``originals`` are the texts as sent."""
 
     write_key: str | None
     items: list[bytes]
@@ -46,19 +46,22 @@ class Envelope(msgspec.Struct):
     erasures: list[tuple[str, Any]] = []
     """(kind, value) of customers whose erasure is requested; the values are as sent."""
     form: str = ""
-    """Format of the originals, empty for Segment-shaped messages: see :mod:`app.quarantine.reparse`."""
+    """Format code of the originals (see :mod:`app.quarantine.reparse`); empty for Segment-shaped messages."""
     places: list[int] = []
-    """For each item, the index of the event in the body that it was made from; empty if they are the same."""
+    """For each item, the index of its event in the body; empty if item n is event n."""
     moment: int | None = None
-    """Time in microseconds for a first event without a time; each further event is one microsecond later."""
+    """Time in microseconds of the first event if it does not have a time.
+
+    For each further event, one microsecond is added.
+    """
     rejects_each_place_once: bool = False
-    """True if one event can make many items, one per customer: then only its first rejection is reported."""
+    """True if one event can become many items, one per customer. Then only its first rejection is reported."""
 
     def place_of(self, index: int) -> int:
         return self.places[index] if self.places else index
 
     def form_of(self, place: int) -> str:
-        """Return the form of one event, with the time that was assigned to it, so that a replay uses the same time."""
+        """Return the format code of one event with the time that was assigned to it, which a replay uses again."""
         return self.form if self.moment is None else f"{self.form}{self.moment + place}"
 
 
@@ -71,7 +74,7 @@ class Parsed(msgspec.Struct):
     received_at: int = 0
     """Time of receipt of the request, in microseconds since the epoch."""
     raws: list[bytes] = []
-    """For each of ``messages``, the item of ``envelope`` that it was read from."""
+    """For each of ``messages``, the item of the envelope from which it was parsed."""
     envelope: Envelope | None = None
 
 
@@ -113,7 +116,7 @@ def normalise(
 ) -> Parsed:
     """Convert each item to a Message or a Rejection. ``received_at`` is in microseconds since the epoch.
 
-    ``peer`` is the sender of the request; None for the operator, who imports or replays messages.
+    ``peer`` is the sender of the request; None if the operator imports or replays messages.
     """
     reader = MessageReader(
         source, received_at, settings, envelope.type_of_route, envelope.sent_at, envelope.context, peer
@@ -176,14 +179,14 @@ def _build_envelope(readable: bytes, sent: bytes, type_of_route: str | None, lim
 
 
 def _collect_shared_context(context: bytes, integrations: bytes, limits: Limits) -> dict[str, bytes]:
-    """Return the members of the envelope that are defaults for the context of each item."""
+    """Return the fields of the envelope that are defaults for the context of each item."""
     shared: dict[str, bytes] = {}
     for name, raw in (("context", context), ("integrations", integrations)):
         if raw in (b"", b"null"):
             continue
         too_much = json_text.is_deeper(raw, limits.depth_levels_max) or json_text.holds_long_number(raw)
         if too_much or not raw.startswith(b"{"):
-            raise InvalidBody(f"{name} of the batch must be a JSON object within the limits of a message.")
+            raise InvalidBody(f"`{name}` of the batch must be a JSON object within the limits of a message.")
         members = json_text.decode_members(raw)
         shared |= members if name == "context" else ({"integrations": raw} if members else {})
     return shared
@@ -200,7 +203,7 @@ def _reject_over_limit(index: int, raw: bytes, original: bytes, limits: Limits) 
 def _build_rejection(
     index: int, raw: bytes, original: bytes, refusal: MessageRefused, limits: Limits, form: str = ""
 ) -> Rejection:
-    """Build a rejection. An original in the refusal is Segment-shaped, and replaces the original of the item."""
+    """Build a rejection. If the refusal contains an original, which is Segment-shaped, it replaces ``original``."""
     message_id = message_id_at_best(raw, limits.id_chars_max)
     if refusal.original is not None:
         original, form = refusal.original, ""

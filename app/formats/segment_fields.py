@@ -1,7 +1,7 @@
 """Fields of Segment-shaped messages and how to parse them. Pure.
 
-Two parsers give the same result. Typed structs parse the messages of nearly every SDK. If they refuse (an unknown
-field, an id that is a number with a fraction, a wrong type), the message is parsed field by field. ``properties``,
+Two parsers have the same result. Typed structs parse the messages of nearly every SDK. If they fail (an unknown field,
+ an id that is a number with a fraction, a wrong type), the message is parsed field by field. ``properties``,
 ``context`` and ``traits`` are never parsed as a whole; they stay JSON text as sent.
 """
 
@@ -87,7 +87,10 @@ class ExternalId(msgspec.Struct):
 
 
 class ContextView(msgspec.Struct, rename="camel"):
-    """The members of ``context`` that are parsed; the others are only stored. Only web messages use the raw members."""
+    """The fields of ``context`` that are parsed; the others are only stored.
+
+    Only web messages use the fields that are raw JSON.
+    """
 
     channel: Any = None
     library: Library | None = None
@@ -122,9 +125,9 @@ _TRANSPORT: Final = ("sentAt", "writeKey", "_metadata", "receivedAt", "visitor")
 
 
 def parse_item(raw: bytes, type_of_route: str | None) -> tuple[Item, dict[str, bytes]]:
-    """Return the fields of one message, and its unknown members. Raise MessageRefused.
+    """Return the known fields of one message, and its unknown fields. Raise MessageRefused.
 
-    If the route has a message type, it replaces the message's own.
+    If the route has a message type, it replaces the type in the message.
     """
     try:
         fields = _ITEM.decode(raw)
@@ -136,7 +139,7 @@ def parse_item(raw: bytes, type_of_route: str | None) -> tuple[Item, dict[str, b
 
 
 def parse_context(raw: bytes) -> ContextView:
-    """Parse a context. A member of an unexpected type counts as absent and does not affect the others."""
+    """Parse a context. A field of an unexpected type counts as absent and does not affect the others."""
     try:
         return _CONTEXT.decode(raw)
     except msgspec.DecodeError:
@@ -225,7 +228,7 @@ def _parse_item_by_field(raw: bytes, type_of_route: str | None) -> tuple[Item, d
 def _require_text_or_null(name: str, raw: bytes) -> str | None:
     value = json_text.decode_text(raw)
     if value is None and raw != b"null":
-        raise MessageRefused(RejectionCode.INVALID_FIELD, f"{name} has the wrong JSON type")
+        raise MessageRefused(RejectionCode.INVALID_FIELD, f"`{name}` must be a string")
     return value
 
 

@@ -79,7 +79,7 @@ class MessageReader:
     """Converts the messages of one request, with shared data prepared once. It appends to ``warnings``.
 
     ``type_of_route`` is the message type of the route, if it has one. ``sent_at`` and ``context`` are from the
-    envelope. ``peer`` is the sender of the request; None for the operator.
+    envelope. ``peer`` is the sender of the request; None if the operator imports or replays it.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class MessageReader:
         return None if previous == current else previous
 
     def _put_context(self, context: bytes, fields: Item, extra: dict[str, bytes]) -> bytes:
-        """Return the context to store: with the envelope's as default, and with fields that have no column."""
+        """Return the context to store, with defaults from the envelope, and with fields that do not have a column."""
         additions: dict[str, bytes] = {}
         if fields.integrations:
             integrations = bytes(fields.integrations)
@@ -236,7 +236,7 @@ class MessageReader:
         return tuple(sorted(identities, key=_rank_identity)), unusable
 
     def _first_usable(self, kind: str, values: list[Any]) -> str | None:
-        """Return the first usable value; if none is usable, the first value. Junk counts as absent."""
+        """Return the first usable value; if none is usable, the first value. Junk ids count as absent."""
         texts = [text for value in values if (text := as_id_text(value)) is not None]
         usable = (text for text in texts if self._ids.canonical(kind, text) is not None)
         return next(usable, texts[0] if texts else None)
@@ -285,7 +285,7 @@ class MessageReader:
 
 
 def _describe_missing_identity(unusable: Sequence[tuple[str, str]]) -> str:
-    """Return the detail of a rejection for want of an identity, with the reason for each unusable value."""
+    """Return the text of a rejection because of a missing identity, with the reason for each unusable value."""
     details = [f"the {_CONTACTS[kind]} is unusable: {REASONS[reason]}" for kind, reason in unusable]
     return "; ".join([RejectionCode.MISSING_IDENTITY.meaning, *details])
 
@@ -302,7 +302,7 @@ def _require_object(name: str, raw: msgspec.Raw) -> bytes:
         return value
     if value in (b"", b"null"):
         return _EMPTY
-    raise MessageRefused(RejectionCode.INVALID_FIELD, f"{name} must be a JSON object")
+    raise MessageRefused(RejectionCode.INVALID_FIELD, f"`{name}` must be a JSON object")
 
 
 def _join_content(fields: Item, extra: dict[str, bytes]) -> bytes:

@@ -2,8 +2,8 @@
 
 It is exact, without floats. The accepted forms are RFC 3339 and common variants: a space instead of T, no offset (UTC),
 ``+0000``, a date alone, and one to nine fractional digits, truncated to microseconds. Epoch numbers are accepted too,
-also as text; their magnitude determines the unit. Anything else is unreadable and gives None, including leap seconds
-and years outside 1-9999.
+also as text; their magnitude determines the unit. All other text is unreadable, including leap seconds and years
+outside 1-9999; the result is then None.
 """
 
 from __future__ import annotations

@@ -23,17 +23,20 @@ from app.formats.segment import Envelope
 from app.touchpoint import SECOND
 
 Members = dict[str, bytes]
-"""Members of a JSON object: name -> value as JSON text."""
+"""Fields of a JSON object: name -> value as JSON text."""
 
 NATIVE_FORM: Final = ""
-"""Form of an original that is already a Segment-shaped message."""
+"""Format code of an original that is already a Segment-shaped message."""
 ABSENT: Final = (b"", b"null", b'""')
 _NUMBER_STARTS: Final = b"-0123456789"
 _EMPTY: Final = b"{}"
 
 
 _EARLIEST_CLOCK: Final = 1_000_000_000 * SECOND
-"""The year 2001 in microseconds. A smaller query parameter ``_`` is a number for cache busting, not a clock."""
+"""Smallest value of the query parameter ``_`` that is a clock: the year 2001, in microseconds.
+
+A smaller value is a random number that prevents caching.
+"""
 
 
 class EventTimes(msgspec.Struct, frozen=True):
@@ -41,7 +44,7 @@ class EventTimes(msgspec.Struct, frozen=True):
 
     received_at: int
     sent_at: int | None = None
-    """Time at which the request was sent, by the sender's clock, if the request has it."""
+    """Time at which the request was sent, by the sender's clock; None if the request does not contain it."""
     moment: int | None = None
     """For a replay: the time that was assigned to an event without a time when it first arrived."""
 
@@ -49,7 +52,7 @@ class EventTimes(msgspec.Struct, frozen=True):
 class EnvelopeBuilder:
     """Collects the messages of one request that has ``count`` events.
 
-    ``form`` names the parser in :mod:`app.quarantine.reparse` that can read a rejected event.
+    ``form`` is the format code with which :mod:`app.quarantine.reparse` finds the parser of a rejected event.
     """
 
     def __init__(self, limits: Limits, form: str, times: EventTimes, count: int, **request_facts: str) -> None:
@@ -65,7 +68,7 @@ class EnvelopeBuilder:
             self._envelope.moment = self._first
 
     def add_message(self, place: int, message: Members, original: bytes) -> None:
-        """Add a message made from ``original``, the event at index ``place``; an event can make several messages."""
+        """Add a message for ``original``, the event at index ``place``. One event can become several messages."""
         present = {name: raw for name, raw in message.items() if raw not in ABSENT}
         self.add_raw_item(place, json_text.encode_members(present), original)
 
@@ -87,11 +90,11 @@ class EnvelopeBuilder:
         return events[:messages_max]
 
     def default_time(self, index: int) -> bytes:
-        """Return the time for an event without one; one microsecond per index keeps the events in order."""
+        """Return the time for an event that has no time. One microsecond per index keeps the events in order."""
         return encode_text(timestamps.rfc3339(self._first + index))
 
     def build_envelope(self, write_key: str | None, context: Members | None = None) -> Envelope:
-        """Return the envelope. ``context`` has default members for the context of each message."""
+        """Return the envelope. ``context`` contains default fields for the context of each message."""
         self._envelope.write_key = write_key
         self._envelope.context = context or {}
         return self._envelope
@@ -104,7 +107,7 @@ def parse_browser_clock(underscore: str | None) -> int | None:
 
 
 def decode_members_or_empty(raw: bytes) -> Members:
-    """Return the members of a JSON object; an empty dict for any other JSON."""
+    """Return the fields of a JSON object; an empty dict for any other JSON."""
     return json_text.decode_members(raw) if raw.startswith(b"{") else {}
 
 
@@ -130,13 +133,13 @@ def compute_short_hash(*parts: bytes) -> str:
 
 
 def build_object(**members: bytes | None) -> bytes:
-    """Return a JSON object of the members that are present; empty text if none is."""
+    """Return a JSON object of the fields that are present; an empty text if all are absent."""
     present = {name: raw for name, raw in members.items() if raw is not None and raw not in (*ABSENT, _EMPTY)}
     return json_text.encode_members(present) if present else b""
 
 
 def encode_object_without(members: Members, *names: str) -> bytes:
-    """Return the JSON object without ``names``, and without nulls, which are equivalent to absence."""
+    """Return the JSON object without the fields ``names``. Nulls are removed too, because they mean absence."""
     return json_text.encode_members(
         {name: raw for name, raw in members.items() if name not in names and raw != b"null"}
     )

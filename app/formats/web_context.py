@@ -1,6 +1,6 @@
 """Enrichment of web messages: adds browser, attribution, IP address and country to their context. Pure.
 
-The server sets these members of the context, and replaces those that a client sent:
+The server sets these fields of the context, and replaces those that a client sent:
 
 - ``client``: browser, operating system and device.
 - ``acquisition``: the source of the visit.
@@ -33,7 +33,10 @@ WEB: Final = "web"
 _MASK_BITS: Final = {4: 24, 6: 48}
 """IP version -> number of leading bits that a truncated address keeps."""
 _ADDRESS_CHARS_MAX: Final = 64
-"""Maximum length of an address; longer text is not an address, and must not fill the cache of :func:`mask_address`."""
+"""Maximum length of an address in characters.
+
+Longer text is not an address, and must not fill the cache of :func:`mask_address`.
+"""
 
 _CAMPAIGN_NAMES: Final = {
     "source": "source",
@@ -61,7 +64,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class WebEnricher:
-    """Enriches the web messages of one request. ``peer`` is its sender; None for the operator.
+    """Enriches the web messages of one request. ``peer`` is the sender, or None for an import or replay.
 
     A message comes from a browser if its library is a browser library. A message that is a web message only by its
     type or by a channel hint may come from a server. It is enriched too, but without data of the connection.

@@ -1,1 +1,1 @@
-"""Mappings that the connectors of one family share. Hides the words that several tools use for one fact."""
+"""Mappings that the connectors of one family share. Hides the different words of the tools for one fact."""

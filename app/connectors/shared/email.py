@@ -1,4 +1,4 @@
-"""Helpers of the e-mail connectors: detection of opens and clicks by machines, and readers of payload members."""
+"""Helpers of the e-mail connectors: detection of opens and clicks by machines, and readers of payload fields."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ _MACHINE_WORDS: Final = (
     "safelinks",
     "msoffice rmj",
 )
-"""Parts of machine user agents, without ``ms-office``: Outlook on a desktop sends that for human readers."""
+"""Substrings that identify the user agent of a machine, in lower case.
+
+``ms-office`` is not one of them, because Outlook on a desktop sends it for human readers.
+"""
 _PREFETCHED_BY_APPLE: Final = "mozilla/5.0"
 """The complete user agent of Apple's Mail Privacy Protection."""
 
 
 def is_machine(user_agent: Any) -> bool:
-    """Return whether a program, not a person, opened or clicked. This is an estimate: some programs hide."""
+    """Return whether a program, not a person, caused an open or a click. Programs that imitate browsers are missed."""
     if not isinstance(user_agent, str) or not user_agent:
         return False
     agent = user_agent.strip().lower()
@@ -69,13 +72,13 @@ def extract_address(value: Any) -> Any:
 
 
 def parse_object(value: Any) -> dict[str, Any]:
-    """Return an object, or the object that a text contains as JSON; an empty object for any other value."""
+    """Return the value if it is an object, or the object in a JSON text; an empty object for any other value."""
     parsed = _parse_json_text(value, "{")
     return parsed if isinstance(parsed, dict) else {}
 
 
 def parse_list(value: Any) -> list[Any]:
-    """Return a list, or the list that a text contains as JSON; any other non-empty value becomes a list of one."""
+    """Return the value if it is a list, or the list in a JSON text; otherwise a list with the value, unless empty."""
     parsed = _parse_json_text(value, "[")
     if isinstance(parsed, list):
         return parsed

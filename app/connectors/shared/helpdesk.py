@@ -13,7 +13,7 @@ from app.vocabulary.ticket_events import REOPENED, SOLVED, STATUS_CHANGED, statu
 CHANNEL: Final = "support"
 
 _SCALE_MAX: Final = 5
-"""Best rating of the scale from 1 to 5. Ratings of all tools are converted to it, so that one rule reads them."""
+"""Best rating on the scale from 1 to 5. Ratings of all tools are converted to it, so that a rule works for all."""
 _RATING_WORDS: Final = {
     "great": 5,
     "good": 5,
@@ -38,7 +38,7 @@ _WHITE = re.compile(r"[^\S\n]+")
 
 
 def as_object(value: Any) -> dict[str, Any]:
-    """Return the value if it is an object, else an empty object: tools omit members or send null."""
+    """Return the value if it is an object, else an empty object, because tools omit fields or send null."""
     return value if isinstance(value, dict) else {}
 
 
@@ -59,7 +59,7 @@ def as_status_word(value: Any) -> str | None:
 
 
 def classify_status_change(status: str | None, previous: str | None) -> str:
-    """Return the event name of a status change. Closing a ticket that is already solved does not solve it again."""
+    """Return the event name of a status change. Closing a solved ticket is not a second ``ticket.solved``."""
     now, before = status_of(status), status_of(previous)
     if now == "solved" and before != "solved":
         return SOLVED
@@ -69,9 +69,10 @@ def classify_status_change(status: str | None, previous: str | None) -> str:
 
 
 def build_csat_properties(rating: Any, scale: Any = None) -> dict[str, Any]:
-    """Return ``rating`` from 1 to 5, its ``scale`` and the tool's value as ``rated``; empty if the rating is invalid.
+    """Return the properties ``rating`` (from 1 to 5), ``scale`` (always 5) and ``rated`` (the value from the tool).
 
-    ``scale`` is the best possible rating, 5 by default. A word such as "good" or "bad" is a rating too.
+    Return an empty dict if the rating is invalid. The parameter ``scale`` is the best possible rating of the tool, 5 by
+    default. A word such as "good" or "bad" is a rating too.
     """
     of_five = (
         _parse_rating_word(rating)
@@ -82,7 +83,7 @@ def build_csat_properties(rating: Any, scale: Any = None) -> dict[str, Any]:
 
 
 def strip_markup(markup: Any) -> str | None:
-    """Return the text of possible HTML; None if the value is not a string."""
+    """Return plain text, without the markup if the value is HTML; None if it is not a string."""
     if not isinstance(markup, str):
         return None
     if "<" not in markup and "&" not in markup:
@@ -121,7 +122,7 @@ def _is_number(text: str) -> bool:
 
 
 def _parse_rating_word(rating: str) -> int | None:
-    """Return the rating of a word. Tools append their own words: "Good, I'm satisfied", "bad_with_comment"."""
+    """Return the rating for a word, which may be followed by more: "Good, I'm satisfied", "bad_with_comment"."""
     text = " ".join(re.split(r"[\W_]+", rating.lower())).strip()
     if text in _UNRATED:
         return None

@@ -23,7 +23,7 @@ _AMOUNT_CHARS_MAX: Final = 24
 
 
 def parse_amount(value: Any) -> Any:
-    """Return an amount, which shops send as text, as a number that rules can sum; None if it is invalid."""
+    """Convert an amount, which shops send as text, to a number that rules can sum; None if it is invalid."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | Decimal):
@@ -47,7 +47,7 @@ def list_objects(value: Any) -> list[Mapping[str, Any]]:
 
 
 def get_object(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return a member that is an object; an empty object if it is missing or of another type."""
+    """Return a field that contains an object; an empty object if it is missing or has another type."""
     value = event.get(name)
     return value if isinstance(value, dict) else {}
 

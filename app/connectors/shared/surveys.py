@@ -9,7 +9,7 @@ CHANNEL: Final = "survey"
 
 COMPLETED: Final = "survey.completed"
 ANSWERED: Final = "survey.answered"
-"""Name of a partial response: the respondent has not finished, or the tool reports each page."""
+"""Event name of a partial response: the respondent has not finished, or the tool reports every page."""
 NPS: Final = "nps.submitted"
 CSAT: Final = "csat.submitted"
 CES: Final = "ces.submitted"
@@ -22,7 +22,7 @@ _PASSIVES_FROM: Final = 7
 
 
 def build_nps_properties(rating: Any) -> dict[str, Any]:
-    """Return ``rating``, ``scale`` and ``group`` of an answer from 0 to 10; empty for any other value.
+    """Return the properties ``rating``, ``scale`` and ``group`` for an answer from 0 to 10; empty for any other value.
 
     The group is promoter (9 and 10), passive (7 and 8) or detractor.
     """
@@ -50,7 +50,7 @@ def parse_rating(value: Any) -> int | Decimal | None:
 
 
 def find_first_member(members: Any, *names: str) -> Any:
-    """Return the first of the named members that is not empty; None if there is no such member or no object."""
+    """Return the first non-empty value of the named fields; None if all are empty or ``members`` is not an object."""
     if not isinstance(members, dict):
         return None
     return next((members[name] for name in names if members.get(name) not in (None, "")), None)

@@ -1,4 +1,4 @@
-"""Webhook adapters, one module for each vendor tool. Hides the payloads and signatures of that tool.
+"""Webhook adapters, one module for each vendor tool. Hides the payload format and the signature format of the tool.
 
 Every module of this package must define ``CONNECTOR`` or ``CONNECTORS``; :data:`CONNECTORS` registers them.
 """

@@ -49,7 +49,7 @@ _SAME_EVENT: Final = {
     "first_opening": "opened",
     "unique_proxy_open": "proxy_open",
 }
-"""Second names of one event: Brevo reports the first open also as ``opened`` if the webhook has both events."""
+"""Aliases of event names. If a webhook has both events, Brevo reports the first open under both names."""
 _PREFETCHED: Final = frozenset({"proxy_open", "unique_proxy_open"})
 
 
@@ -57,7 +57,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     """Yield one call for each address; an event about contacts may contain several."""
     del received_at
     if not isinstance(event.get("event"), str) or not event["event"]:
-        raise Unreadable("an event needs the member event")
+        raise Unreadable("an event needs the field `event`")
     kind = lower_snake(event["event"])
     name = _NAMES.get(kind) or vendor_event_name("brevo", event["event"])
     occurred_at = next((event[name] for name in _TIMES if event.get(name)), None)
@@ -109,7 +109,7 @@ CONNECTOR: Final = Connector(
         "In Brevo open Settings, Webhooks, and add a transactional webhook with the URL {url}?token=TOKEN. A Bearer"
         " token or the password of Basic auth works too. Add a marketing webhook in the same way.",
         "Select the events to send. Opens by a privacy proxy are marked as opens of a machine.",
-        "Add user_id to the header X-Mailin-custom of your e-mails, as JSON, so that clicks are linked to the user.",
+        "In your e-mails, add user_id as JSON to the header X-Mailin-custom, so that clicks are linked to the user.",
     ),
     sample=b'{"event":"click","email":"user@example.com","id":26224,"date":"2026-05-04 12:00:00","ts":1777888800,'
     b'"message-id":"<202605041000.1@smtp-relay.example.com>","ts_event":1777888800,"subject":"News",'

@@ -1,7 +1,7 @@
 """CloudEvents connector: version 1.0 over HTTP, in structured, batched and binary mode.
 
 Each mode is converted to the object of the JSON event format, which is also the quarantined form. CloudEvents are not
-signed: the sender authenticates with a token. The OPTIONS handshake of the webhook specification is answered.
+signed: the sender authenticates with a token. The connector answers the OPTIONS handshake of the specification.
 
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md and
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md
@@ -50,7 +50,7 @@ def split_delivery(delivery: WebhookRequest) -> list[Event]:
         body = decode_json(delivery.body)
         events = body if isinstance(body, list) else [body]
         if not all(isinstance(event, dict) and "specversion" in event for event in events):
-            raise Unreadable("the request has no CloudEvents content type, no ce- headers and no specversion")
+            raise Unreadable("the request has no CloudEvents content type, no ce- headers and no `specversion`")
     kind = delivery.options.get("subject")
     return [{**event, _SUBJECT_KIND: kind} if kind and isinstance(event, dict) else event for event in events]
 
@@ -59,9 +59,9 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     for name in _REQUIRED:
         if not isinstance(event.get(name), str) or not event[name]:
-            raise Unreadable(f"a CloudEvent needs the attribute {name}, a non-empty string")
+            raise Unreadable(f"a CloudEvent needs the attribute `{name}`, a non-empty string")
     if event["specversion"] != _VERSION:
-        raise Unreadable(f"specversion must be {_VERSION}")
+        raise Unreadable(f"`specversion` must be {_VERSION}")
     source, own_id = event["source"], event["id"]
     data = _decode_data(event)
     attributes = {name: value for name, value in event.items() if name not in _RESERVED_NAMES and name != _SUBJECT_KIND}
@@ -140,7 +140,7 @@ def _decode_data(event: Event) -> Any:
     try:
         body = b64decode(encoded, validate=True)
     except (Error, TypeError, ValueError):
-        raise Unreadable("data_base64 is not valid base64") from None
+        raise Unreadable("`data_base64` is not valid base64") from None
     media = str(event.get("datacontenttype") or "application/json").partition(";")[0].strip()
     if _JSON_TYPE.fullmatch(media):
         return decode_json(body)
@@ -148,7 +148,10 @@ def _decode_data(event: Event) -> Any:
 
 
 def _find_subject_identity(event: Event) -> dict[str, Any]:
-    """Return the subject as an identity of the kind in the source's option, for an event whose data has no identity."""
+    """Return the subject as an identity, for an event whose data does not contain an identity.
+
+    The option ``subject`` of the source is the kind of the identity.
+    """
     kind = event.get(_SUBJECT_KIND) or "user_id"
     subject = event.get("subject")
     if not isinstance(subject, str) or kind == _NO_SUBJECT:
@@ -178,8 +181,7 @@ CONNECTOR: Final = Connector(
         "binary mode.",
         "Generate a token for this source. The sender must send it as Authorization: Bearer TOKEN or in the URL as "
         "?access_token=TOKEN.",
-        "Put the identity into the data: user_id, email, phone or anonymous_id. Without one, the subject is the user "
-        "id.",
+        "Put the identity into the data: user_id, email, phone or anonymous_id. Otherwise the subject is the user id.",
     ),
     sample=b'{"specversion":"1.0","id":"e-1","source":"/shop/checkout","type":"com.example.order.completed",'
     b'"subject":"user-1","time":"2026-05-04T10:00:00Z","datacontenttype":"application/json",'

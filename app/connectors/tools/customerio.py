@@ -20,7 +20,7 @@ from app.enrichment.channel import lower_snake
 from app.formats.event_names import vendor_event_name
 
 _SECONDS_MAX: Final = 8 * 86_400
-"""Maximum age of a signature: Customer.io retries for a week."""
+"""Maximum age of a signature in seconds. Customer.io retries for a week."""
 
 _CHANNELS: Final = {
     "email": CHANNEL,
@@ -49,7 +49,10 @@ _VERBS: Final = {
     "subscribed": "subscribed",
     "unsubscribed": "unsubscribed",
 }
-"""Event verbs by metric. Other metrics, such as drafted or attempted, concern the sender and keep their vendor name."""
+"""Event verbs by metric. Other metrics, such as drafted or attempted, keep the vendor's name.
+
+They concern the sender, not the customer.
+"""
 _COPIED_NAMES: Final = (
     "campaign_id",
     "broadcast_id",
@@ -76,7 +79,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     data = event.get("data")
     kind, metric = _find_kind_and_metric(event)
     if not isinstance(data, dict):
-        raise Unreadable("an event needs the member data, an object")
+        raise Unreadable("an event needs the field `data`, an object")
     own_id = event.get("event_id")
     name = _choose_event_name(kind, metric)
     yield Call(
@@ -97,7 +100,7 @@ def _find_kind_and_metric(event: Event) -> tuple[str, str]:
         return lower_snake(kind), lower_snake(metric)
     word = event.get("event_type")
     if not isinstance(word, str) or not word:
-        raise Unreadable("an event needs the members object_type and metric")
+        raise Unreadable("an event needs the fields `object_type` and `metric`")
     known_kind = next((kind_prefix for kind_prefix in _CHANNELS if word.startswith(f"{kind_prefix}_")), None)
     if known_kind is None:
         return "", lower_snake(word)
@@ -112,7 +115,7 @@ def _choose_event_name(kind: str, metric: str) -> str:
 
 
 def _find_identities(kind: str, data: Event) -> dict[str, Any]:
-    """Return the workspace's identifiers, completed with the recipient's address or phone number."""
+    """Return the person's identifiers in the workspace, and the recipient's address or phone number if missing."""
     identifiers = data.get("identifiers")
     ids: Event = identifiers if isinstance(identifiers, dict) else {"id": data.get("customer_id")}
     recipient = data.get("recipient") or data.get("email_address")

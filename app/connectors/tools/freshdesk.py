@@ -29,7 +29,7 @@ from app.touchpoint import MINUTE
 from app.vocabulary.ticket_events import ASSIGNED, CREATED, RATED, REPLIED_BY_AGENT, REPLIED_BY_CUSTOMER, STATUS_CHANGED
 
 _TRIGGERED_CHARS_MAX: Final = 1_000
-"""Maximum length of ``triggered_event``: the time of matching it grows with the square of its spaces."""
+"""Maximum length of ``triggered_event``, because the time to match it grows with the square of its spaces."""
 _TRIGGER_PATTERN = re.compile(r"\{?\s*([A-Za-z_][A-Za-z_ ]*?)\s*:(.*?)\}?", re.DOTALL)
 _CHANGE_PATTERN = re.compile(r"([a-z]+)\s*:\s*\"?([^,}\"]*)")
 _STATUSES: Final = {"2": "open", "3": "pending", "4": "resolved", "5": "closed"}
@@ -42,7 +42,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     ticket = as_object(event.get("freshdesk_webhook")) or event
     ticket_id = as_text_id(ticket.get("ticket_id"))
     if ticket_id is None:
-        raise Unreadable("the body needs freshdesk_webhook with its ticket_id")
+        raise Unreadable("the body needs the object `freshdesk_webhook` with the field `ticket_id`")
     trigger = ticket.get("triggered_event")
     field, value = _parse_trigger(trigger)
     rating = _build_rating_properties(field, value, ticket)
@@ -116,7 +116,7 @@ def _classify_status_event(value: str, ticket: Event) -> tuple[str, dict[str, An
 
 
 def _classify_reply(field: str, value: str, ticket: Event) -> tuple[str, dict[str, Any]]:
-    """Classify by ``performed_by`` of the rule; without it, sent replies and notes are by agents."""
+    """Classify a reply by ``performed_by``, which the rule sets. If it is missing, an agent wrote the reply or note."""
     if value.lower() == "private":
         return vendor_event_name("freshdesk", "note_added"), {}
     author = str(ticket.get("performed_by") or ("requester" if "responded" in field else "agent")).lower()
@@ -148,7 +148,7 @@ CONNECTOR: Final = Connector(
         '"ticket_subject":"{{ticket.subject}}","ticket_url":"{{ticket.url}}",'
         '"requester_email":"{{ticket.requester.email}}"}}',
         'In the rule for replies of customers, add "performed_by":"requester". In the rule for ratings, add "rating" '
-        "with the rating.",
+        "with the value of the rating.",
         "Freshdesk sends no event time and no event id: the time of arrival is used, and a retry after 30 minutes is "
         "stored again.",
     ),

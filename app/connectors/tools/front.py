@@ -33,9 +33,9 @@ from app.vocabulary.ticket_events import (
 _TIME: Final = "x-front-request-timestamp"
 _CHALLENGE: Final = "x-front-challenge"
 _SECONDS_MAX: Final = 900
-"""Maximum age of a signature: Front retries three times without delay, and recommends five minutes."""
+"""Maximum age of a signature in seconds. Front retries three times without delay, and recommends five minutes."""
 _FIRST_MESSAGE_SECONDS: Final = 2
-"""Maximum distance of a message from the start of its conversation to count as its first message."""
+"""Maximum time in seconds from the start of a conversation to a message that counts as its first message."""
 
 _NAMES: Final = {
     "outbound": REPLIED_BY_AGENT,
@@ -116,7 +116,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("type")
     if not isinstance(kind, str) or not kind:
-        raise Unreadable("an event needs the member type")
+        raise Unreadable("an event needs the field `type`")
     conversation = as_object(event.get("conversation"))
     person = _find_identities(as_object(conversation.get("recipient")))
     if kind == "sync" or not any(person.values()):

@@ -34,7 +34,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     user, user_event = event.get("user"), event.get("event")
     kind = find_first_member(user_event, "eventType")
     if not isinstance(user, dict) or not isinstance(user_event, dict) or not isinstance(kind, str):
-        raise Unreadable("an event needs the members user, and event with eventType")
+        raise Unreadable("an event needs the fields `user` and `event`, and `event` needs `eventType`")
     word = lower_snake(kind)
     own_id = find_first_member(user_event, "eventId")
     shared: dict[str, Any] = {

@@ -62,9 +62,9 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     name = event.get(_EVENT_HEADER)
     if not isinstance(name, str) or not name:
-        raise Unreadable("an event needs the name from the header X-HelpScout-Event")
+        raise Unreadable("an event needs its name, which the header X-HelpScout-Event contains")
     if as_text_id(event.get("id")) is None:
-        raise Unreadable("the body needs the member id")
+        raise Unreadable("the body needs the field `id`")
     if name == "satisfaction.ratings":
         return [_map_rating(event, name)]
     if name.startswith("customer."):

@@ -64,7 +64,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     if kind == _TEST_EVENT:
         return
     if not isinstance(kind, str) or not kind or not isinstance(data, dict):
-        raise Unreadable("an event needs the members event and data")
+        raise Unreadable("an event needs the fields `event` and `data`")
     id = find_first_member(data, "id", "api_id", "response_id", "recording_id")
     answers = _Answers(data)
     name, channel = _choose_name_and_channel(kind, data)
@@ -117,7 +117,7 @@ class _Answers:
         parts = list_objects(question.get("answers")) or [question]
         answers = [value for part in parts if (value := part.get("answer")) not in (None, "")]
         if id is None:
-            raise Unreadable("a question needs the member question_id or id")
+            raise Unreadable("a question needs the field `question_id` or `id`")
         key = str(id)
         self.texts[f"{key}.comment"] = next((part["comment"] for part in parts if part.get("comment")), None)
         if not answers:
@@ -137,7 +137,7 @@ class _Answers:
             self.texts[key] = value
 
     def _set_rating(self, rating: Any, scale: int) -> None:
-        """Keep the rating of the first rating question."""
+        """Store the rating, unless an earlier question of the survey has set it."""
         if rating is not None and not self.rating:
             self.rating = {"rating": rating, "scale": scale}
 
@@ -163,7 +163,7 @@ def _find_user_attributes(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find_identities(data: dict[str, Any]) -> dict[str, Any]:
-    """Return identities from the user attributes that the site sent to Hotjar, and Hotjar's own user id."""
+    """Return Hotjar's user id, and the identities in the user attributes that the site sent to Hotjar."""
     attributes = _find_user_attributes(data)
     contacts = {kind: attributes[name] for name, kind in _CONTACT_NAMES.items() if attributes.get(name)}
     return {**find_custom_ids(attributes), **contacts, "ids": {"hotjar_user": data.get("hotjar_user_id")}}

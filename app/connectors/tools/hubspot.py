@@ -1,6 +1,6 @@
 """HubSpot connector: app subscriptions to contacts, tickets and conversations, e-mail events, and workflow contacts.
 
-Subscription events contain object ids only: a contact is known by its id until HubSpot sends its e-mail address. Ids
+Subscription events contain object ids only, so a contact has only its id until HubSpot sends its e-mail address. Ids
 are unique within one portal, so the identity is ``<portal>:<contact>``, such as ``33:1246965``. Events about companies,
 deals, and tickets without a contact are ignored. Requests carry signature version v3 (HMAC-SHA256 with a timestamp);
 the older versions v1 and v2 (SHA-256) are accepted if the source's option ``signatures`` lists them.
@@ -121,7 +121,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         return [_map_mail_event(event)]
     if isinstance(event.get("properties"), dict):
         return [_map_workflow_contact(event)]
-    raise Unreadable("an event needs the member subscriptionType, or the members type and recipient of an e-mail event")
+    raise Unreadable("an event needs the field `subscriptionType`; an e-mail event needs `type` and `recipient`")
 
 
 def _resolve_object_type(kind: str, event: Event) -> str:
@@ -150,7 +150,7 @@ def _map_change(kind: str, event: Event) -> Iterable[Call | Erasure]:
 
 
 def _build_call(event: Event, suffix: str = "", /, **fields: Any) -> Call:
-    """Build a call whose message id is a hash of several members: together they are unique and equal on a retry."""
+    """Build a call. Its message id is a hash of the fields that together are unique, and equal on every retry."""
     own_id = derive_event_id(
         *(event.get(name) for name in ("portalId", "subscriptionId", "eventId", "objectId", "occurredAt")),
         *(event.get(name) for name in ("propertyName", "messageId", "fromObjectId", "toObjectId")),
@@ -173,7 +173,7 @@ def _is_number(value: Any) -> bool:
 def _map_erasure(event: Event) -> Erasure:
     number = event.get("objectId")
     if not _is_number(number):
-        raise Unreadable("a privacy deletion needs the member objectId")
+        raise Unreadable("a privacy deletion needs the field `objectId`")
     return Erasure(_CONTACT, _qualify_contact_id(event, number))
 
 
@@ -182,10 +182,13 @@ def _build_source_properties(event: Event) -> dict[str, Any]:
 
 
 def _map_property_change(event: Event) -> Iterable[Call]:
-    """Map a change to a trait, an e-mail or phone change to an identity, and a lifecycle stage also to a touchpoint."""
+    """Map a changed property to a trait, or to an identity if it is the e-mail address or phone number.
+
+    A change of the lifecycle stage is a touchpoint too.
+    """
     name, value = event.get("propertyName"), event.get("propertyValue")
     if not isinstance(name, str) or not lower_snake(name):
-        raise Unreadable("a property change needs the member propertyName")
+        raise Unreadable("a property change needs the field `propertyName`")
     if name in ("email", "phone"):
         return [_build_call(event, **{name: value})] if value else []
     trait = _TRAITS.get(name, lower_snake(name))
@@ -212,7 +215,10 @@ def _map_association(kind: str, event: Event) -> Call:
 
 
 def _map_ticket_change(kind: str, event: Event) -> Iterable[Call]:
-    """Map a ticket or conversation event that contains its contact: associations do, workflows may."""
+    """Map a ticket or conversation event that contains its contact; ignore any other.
+
+    Associations contain the contact, and events of workflows may contain it.
+    """
     contact, ticket = event.get("contactId") or event.get("associatedContactId"), event.get("objectId")
     if kind == "ticket.associationChange":
         is_contact = str(event.get("associationType", "")).upper() == "TICKET_TO_CONTACT"
@@ -299,7 +305,7 @@ CONNECTOR: Final = Connector(
     map_event=map_event,
     timeout_seconds=5.0,
     options={
-        "url": "The URL exactly as entered in HubSpot, if a proxy rewrites it. The signature covers it.",
+        "url": "The URL as entered in HubSpot. Needed only if a proxy rewrites the URL, because HubSpot signs it.",
         "signatures": "Accepted signature versions, separated by commas: v3 (the default), v2, v1. v1 and v2 have no"
         " timestamp.",
     },

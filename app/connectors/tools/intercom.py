@@ -1,6 +1,6 @@
 """Intercom connector: webhook notifications about conversations, tickets and contacts, one per request.
 
-It reads the webhook models of the current API versions and the ``user`` member of older payloads. Requests carry an
+It reads the webhook models of the current API versions and the field ``user`` of older payloads. Requests carry an
 HMAC-SHA1 of the body, keyed by the app's client secret.
 
 Source: https://developers.intercom.com/docs/webhooks and
@@ -84,7 +84,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     topic = event.get("topic")
     if not isinstance(topic, str) or not topic:
-        raise Unreadable("a notification needs the member topic")
+        raise Unreadable("a notification needs the field `topic`")
     item = as_object(as_object(event.get("data")).get("item"))
     if topic == "ping" or item.get("type") == "ping":
         return
@@ -137,7 +137,7 @@ def _fill_touchpoint(call: Call, topic: str, item: Event) -> None:
 
 
 def _find_identities(item: Event) -> dict[str, Any]:
-    """Return the item's customer: itself, its ``user`` (older payloads), its first contact, or its first author."""
+    """Return the customer's identities: from the item, its ``user`` (old payloads), first contact or first author."""
     author = as_object(as_object(item.get("source")).get("author"))
     contacts = as_object(item.get("contacts"))
     candidates = [
@@ -163,7 +163,7 @@ def _find_identities(item: Event) -> dict[str, Any]:
 
 
 def _find_state(item: Event) -> str | None:
-    """Return the state: ``open``, ``closed`` or ``snoozed`` of a conversation; a state of its type for a ticket."""
+    """Return the state: ``open``, ``closed`` or ``snoozed`` for a conversation, or a state of the ticket's type."""
     state = item.get("state") or item.get("ticket_state")
     if isinstance(state, dict):
         state = state.get("category") or state.get("internal_label")

@@ -87,13 +87,13 @@ def map_audience_event(event: Event, received_at: int) -> Iterable[Call | Erasur
     del received_at
     kind, data, occurred_at = event.get("type"), event.get("data"), event.get("fired_at")
     if not isinstance(kind, str) or not kind or not isinstance(data, dict):
-        raise Unreadable("an event needs the fields type and data[...]")
+        raise Unreadable("an event needs the fields `type` and `data[...]`")
     if kind == "campaign":
         return
     own_id = derive_event_id(kind, occurred_at, data)
     identities: dict[str, Any] = {"email": data.get("email"), "ids": {"mailchimp_member": data.get("id")}}
     if kind == "upemail":
-        # Both addresses belong to this person: one call with both merges them into one customer.
+        # Both addresses belong to one person, so one call with both merges them into one customer.
         ids = {"mailchimp_member": data.get("new_id"), "email": data.get("old_email")}
         yield Call(id=own_id, occurred_at=occurred_at, email=data.get("new_email"), ids=ids)
         return
@@ -153,7 +153,7 @@ def _join_signed_bytes(delivery: WebhookRequest, _: str) -> bytes:
 def split_mail_delivery(delivery: WebhookRequest) -> list[Event]:
     events = decode_json(decode_form(delivery.body).get("mandrill_events", "").encode())
     if not isinstance(events, list):
-        raise Unreadable("the field mandrill_events must be a JSON array")
+        raise Unreadable("the field `mandrill_events` must be a JSON array")
     return events
 
 
@@ -164,7 +164,7 @@ def map_mail_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         yield _map_list_change(event)
         return
     if not isinstance(kind, str) or not kind:
-        raise Unreadable("an event needs the member event")
+        raise Unreadable("an event needs the field `event`")
     message = parse_object(event.get("msg"))
     name = _MAIL_NAMES.get(kind) or vendor_event_name("mandrill", kind)
     is_to_us = name == "email.received"
@@ -199,7 +199,7 @@ def _build_mail_properties(kind: str, event: Event, message: Event) -> dict[str,
 
 
 def _map_list_change(event: Event) -> Call:
-    """Map a change of the deny list or the allow list."""
+    """Map a change of Mailchimp's deny list or allow list."""
     entry = parse_object(event.get("reject")) or parse_object(event.get("entry"))
     kind, occurred_at = f"{event.get('type')}_{event.get('action')}", event.get("ts")
     return Call(
@@ -248,11 +248,13 @@ CONNECTORS: Final = (
         map_event=map_mail_event,
         split_delivery=split_mail_delivery,
         handshake=_answer_mail_probe,
-        options={"url": "The URL exactly as entered in Mailchimp, if a proxy rewrites it. The signature covers it."},
+        options={
+            "url": "The URL as entered in Mailchimp. Needed only if a proxy rewrites it, because Mailchimp signs it."
+        },
         steps=(
             "In Mailchimp Transactional open Settings, Webhooks, and add a webhook with the URL {url}.",
             "Select the events to send. Copy the webhook key, and enter it as the secret of this source.",
-            "If a proxy rewrites the URL, set the option url to the URL entered in Mailchimp: the signature covers it.",
+            "If a proxy rewrites the URL, set the option url to the URL as entered in Mailchimp, which signs it.",
             "Add user_id to the metadata of your e-mails, so that clicks are linked to the user.",
         ),
         sample_headers=_FORM,

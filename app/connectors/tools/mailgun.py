@@ -26,11 +26,11 @@ from app.formats.event_names import vendor_event_name
 from app.touchpoint import SECOND
 
 _SECONDS_MAX: Final = 12 * 3_600
-"""Maximum age of a signature: Mailgun retries six times within eight hours."""
+"""Maximum age of a signature in seconds. Mailgun retries six times within eight hours."""
 
 _PROOF_NAMES: Final = ("timestamp", "token", "signature")
 _SECONDS: Final = re.compile(r"[0-9]{10}")
-"""Format of the timestamp. The fixed length is required: the signed text has no separator before the token."""
+"""Pattern of the timestamp. Its length is fixed, because the signed text has no separator before the token."""
 _NAMES: Final = {
     "accepted": "email.sent",
     "rejected": "email.dropped",
@@ -48,7 +48,7 @@ _NAMES: Final = {
 def _verify(delivery: WebhookRequest, secret: str) -> None:
     proof = _read_proof(delivery.body)
     if not all(proof.values()):
-        raise SignatureRefused(MISSING, "the body has no signature with timestamp and token")
+        raise SignatureRefused(MISSING, "the body has no `signature` with `timestamp` and `token`")
     if not _SECONDS.fullmatch(proof["timestamp"]):
         raise SignatureRefused(WRONG, "the timestamp of the signature must be ten digits, in seconds since 1970")
     expected = hmac.digest(secret.encode(), _join_signed_text(proof).encode(), "sha256").hex()
@@ -79,7 +79,7 @@ def _join_signed_text(proof: dict[str, str]) -> str:
 
 
 def _read_proof(body: bytes) -> dict[str, str]:
-    """Return timestamp, token and signature; a missing one is empty."""
+    """Return timestamp, token and signature; a missing value is empty."""
     try:
         if _is_json(body):
             fields = parse_object(parse_object(decode_json(body)).get("signature"))
@@ -101,7 +101,7 @@ def split_delivery(delivery: WebhookRequest) -> list[Event]:
         return [_modernise_event({**decode_form(delivery.body), "timestamp": _read_proof(delivery.body)["timestamp"]})]
     event = parse_object(decode_json(delivery.body)).get("event-data")
     if not isinstance(event, dict):
-        raise Unreadable("the body needs the member event-data, an object")
+        raise Unreadable("the body needs the field `event-data`, an object")
     return [event]
 
 
@@ -134,7 +134,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("event")
     if not isinstance(kind, str) or not kind:
-        raise Unreadable("an event needs the member event")
+        raise Unreadable("an event needs the field `event`")
     name = _NAMES.get(kind) or vendor_event_name("mailgun", kind)
     if kind == "failed" and event.get("severity") == "temporary":
         name = "email.deferred"
@@ -182,7 +182,7 @@ CONNECTOR: Final = Connector(
     steps=(
         "In Mailgun open Sending, Webhooks, select the domain, and add the URL {url} for each event type.",
         "Copy the HTTP webhook signing key (Settings, API security), and enter it as the secret of this source.",
-        "Send v:user_id with your e-mails, so that clicks are linked to the user.",
+        "Send the variable v:user_id with your e-mails, so that clicks are linked to the user.",
     ),
     sample=b'{"signature":{"timestamp":"1777888800","token":"651869375b9df3c98fc15c4889b102119add1235c38fc92824",'
     b'"signature":""},"event-data":{"event":"failed","severity":"temporary","id":"hTWCTD81RtiDN",'

@@ -58,10 +58,10 @@ _COPIED_NAMES: Final = (
     "has_review",
     "is_hidden",
 )
-"""Members of a change that are ids or fixed words. Any other member may be free text, such as a title or caption."""
+"""Fields of a change that contain ids or fixed words. Other fields may contain free text, such as a title."""
 _COPIED_MEDIA_NAMES: Final = ("id", "media_product_type")
 _DEVICE_KINDS: Final = ("delivery",)
-"""Messages that the customer's device sends automatically."""
+"""Kinds of messages that the customer's device sends automatically; they are ignored."""
 _MESSAGE_KINDS: Final = ("message", "postback", "reaction", "read", "delivery", "referral", "optin", "account_linking")
 
 
@@ -87,7 +87,7 @@ def split_delivery(delivery: WebhookRequest) -> list[Event]:
     body = decode_json(delivery.body)
     entries = body.get("entry") if isinstance(body, dict) else None
     if not isinstance(entries, list):
-        raise Unreadable("the body needs the member entry, a list")
+        raise Unreadable("the body needs the field `entry`, a list")
     events: list[Event] = []
     for entry in entries:
         members: dict[str, Any] = entry if isinstance(entry, dict) else {}
@@ -102,7 +102,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     page, change, message = event.get("page"), event.get(_CHANGE), event.get(_MESSAGE)
     if not isinstance(page, str | int) or not page:
-        raise Unreadable("an entry needs the member id")
+        raise Unreadable("an entry needs the field `id`")
     if isinstance(change, dict) and isinstance(change.get("field"), str):
         value = change.get("value")
         if change["field"] in _MESSAGE_FIELDS and isinstance(value, dict) and "sender" in value:
@@ -110,7 +110,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         return _map_change(event, str(page), change["field"], value if isinstance(value, dict) else {})
     if isinstance(message, dict) and isinstance(message.get("sender"), dict):
         return _map_message(event, str(page), message)
-    raise Unreadable("an entry needs changes with the member field, or messaging with the member sender")
+    raise Unreadable("an entry needs `changes` with the field `field`, or `messaging` with the field `sender`")
 
 
 def _map_change(event: Event, page: str, field: str, value: dict[str, Any]) -> Iterable[Call]:
@@ -121,8 +121,8 @@ def _map_change(event: Event, page: str, field: str, value: dict[str, Any]) -> I
     name = _classify_change(field, value)
     own_id = find_first_member(value, "comment_id", "id", "open_graph_story_id")
     verb = value.get("verb")
-    # One post may have reactions of many people, and may be edited within the second of its creation, so that its id
-    # alone is not unique. A change without an id is identified by its whole content.
+    # The id of a post alone is not unique: many people may react to one post, and it may be edited within the second
+    # of its creation. A change without an id is identified by its whole content.
     text = find_first_member(value, *_TEXT_NAMES)
     id_parts: tuple[Any, ...] = (value,)
     if own_id is not None:
@@ -168,7 +168,7 @@ def _map_message(event: Event, page: str, message: dict[str, Any]) -> Iterable[C
     person = find_first_member(message["sender"], "id") if isinstance(message.get("sender"), dict) else None
     kind = next((member_name for member_name in _MESSAGE_KINDS if isinstance(message.get(member_name), dict)), None)
     if person is None:
-        raise Unreadable("a message needs the member sender with its id")
+        raise Unreadable("a message needs the object `sender` with the field `id`")
     content: dict[str, Any] = message[kind] if kind else {}
     if str(person) == page or content.get("is_echo") is True or kind in _DEVICE_KINDS:
         return

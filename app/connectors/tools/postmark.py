@@ -46,7 +46,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         yield _map_received_mail(event)
         return
     if not isinstance(kind, str) or not kind:
-        raise Unreadable("an event needs the member RecordType")
+        raise Unreadable("an event needs the field `RecordType`")
     name = _choose_event_name(kind, event)
     occurred_at = next((event[member] for member in _TIMES if event.get(member)), None)
     recipient = event.get("Recipient") or event.get("Email")

@@ -1,7 +1,7 @@
 """SendGrid connector: the signed Event Webhook, an array of events per request.
 
 SendGrid signs the timestamp and the body with ECDSA; Segue stores the public verification key. Custom arguments of the
-sender are members of the event, or of ``unique_args`` for older e-mails.
+sender are fields of the event, or of ``unique_args`` for older e-mails.
 
 Source: https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event and
 https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-started-event-webhook-security-features
@@ -29,7 +29,7 @@ from app.formats.event_names import vendor_event_name
 _SIGNATURE: Final = "x-twilio-email-event-webhook-signature"
 _TIMESTAMP: Final = "x-twilio-email-event-webhook-timestamp"
 _SECONDS_MAX: Final = 2 * 86_400
-"""Maximum age of a signature: SendGrid retries for a day."""
+"""Maximum age of a signature in seconds. SendGrid retries for a day."""
 
 _NAMES: Final = {
     "processed": "email.sent",
@@ -58,7 +58,7 @@ _DROPPED_NAMES: Final = frozenset(
     {"email", "timestamp", "event", "sg_event_id", "attempt", "user_id", "userId", "anonymous_id", "anonymousId", "ip"}
     | {"category", "newsletter", "unique_args", "sg_machine_open"}
 )
-"""Members that are mapped elsewhere, or that change on a retry."""
+"""Fields that are not copied to the properties, because other code maps them or because a retry changes them."""
 _ACCOUNT_EVENT: Final = "account_status_change"
 
 
@@ -93,7 +93,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("event")
     if not isinstance(kind, str) or not kind:
-        raise Unreadable("an event needs the member event")
+        raise Unreadable("an event needs the field `event`")
     if kind == _ACCOUNT_EVENT:
         return
     name = _NAMES.get(kind) or vendor_event_name("sendgrid", kind)
@@ -114,7 +114,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 
 def _build_properties(fields: Event) -> dict[str, Any]:
-    """Return SendGrid's members under Segue's property names, and custom arguments under their own names."""
+    """Return SendGrid's fields under Segue's property names, and custom arguments under their own names."""
     newsletter = parse_object(fields.get("newsletter")).get("newsletter_id")
     return {
         **({} if newsletter is None else {"campaign_id": newsletter}),

@@ -40,7 +40,7 @@ from app.formats.event_names import vendor_event_name
 from app.touchpoint import SECOND
 
 _SECONDS_MAX: Final = 86_400
-"""Maximum age of a signature: SNS retries for an hour at most."""
+"""Maximum age of a signature in seconds. SNS retries for at most an hour."""
 
 _HOST: Final = re.compile(r"sns\.[a-zA-Z0-9-]{3,}\.amazonaws\.com(\.cn)?")
 _CERTIFICATE_URL: Final = re.compile(
@@ -71,7 +71,7 @@ _NAMES: Final = {
     "Received": "email.received",
 }
 _DETAIL_MEMBERS: Final = {"Rendering Failure": "failure", "DeliveryDelay": "deliveryDelay"}
-"""Member with the details of an event type, if it is not the type in lower case."""
+"""Event type -> field with its details, for types whose field is not the type in lower case."""
 _RECIPIENT_LISTS: Final = ("bouncedRecipients", "complainedRecipients", "delayedRecipients", "recipients")
 
 
@@ -85,7 +85,7 @@ def _verify(delivery: WebhookRequest, secret: str) -> None:
     message = _require_expected_notification(delivery)
     hash_class = _HASHES.get(str(message.get("SignatureVersion")))
     if hash_class is None:
-        raise SignatureRefused(WRONG, "SignatureVersion must be 1 or 2")
+        raise SignatureRefused(WRONG, "`SignatureVersion` must be 1 or 2")
     try:
         _find_valid_public_key(delivery.certificate_pem, delivery.received_at).verify(
             decode_base64(str(message["Signature"])), _join_signed_text(message), PKCS1v15(), hash_class()
@@ -102,16 +102,18 @@ def _require_expected_notification(delivery: WebhookRequest) -> Event:
     except Unreadable as error:
         raise SignatureRefused(MISSING, f"the body is not an SNS notification: {error}") from None
     if not isinstance(message, dict) or not message.get("Signature"):
-        raise SignatureRefused(MISSING, "the body has no Signature; turn off raw message delivery of the subscription")
+        raise SignatureRefused(
+            MISSING, "the body has no `Signature`; turn off raw message delivery for the subscription"
+        )
     for name, member in (("x-amz-sns-message-type", "Type"), ("x-amz-sns-message-id", "MessageId")):
         if delivery.headers.get(name, message.get(member)) != message.get(member):
-            raise SignatureRefused(WRONG, f"the header {name} differs from the member {member}")
+            raise SignatureRefused(WRONG, f"the header {name} differs from the field `{member}`")
     if message.get("Type") not in _SIGNED_MEMBERS:
-        raise SignatureRefused(WRONG, "Type is not a message type of SNS")
+        raise SignatureRefused(WRONG, "`Type` is not a message type of SNS")
     if message.get("TopicArn") not in delivery.options.get("topics", "").replace(",", " ").split():
-        raise SignatureRefused(WRONG, "TopicArn is not in the source's option topics")
+        raise SignatureRefused(WRONG, "`TopicArn` is not in the source's option `topics`")
     if not _CERTIFICATE_URL.fullmatch(str(message.get("SigningCertURL"))):
-        raise SignatureRefused(WRONG, "SigningCertURL is not a certificate URL of SNS")
+        raise SignatureRefused(WRONG, "`SigningCertURL` is not a certificate URL of SNS")
     return message
 
 
@@ -135,7 +137,7 @@ def _find_valid_public_key(pem: bytes, at: int) -> RSAPublicKey:
     """Return the certificate's key; raise SignatureRefused if it is invalid at that time."""
     key, valid_from, valid_until = _load_certificate(pem)
     if not valid_from <= at <= valid_until:
-        raise SignatureRefused(WRONG, "the certificate at SigningCertURL is not valid now")
+        raise SignatureRefused(WRONG, "the certificate at `SigningCertURL` is expired or not yet valid")
     return key
 
 
@@ -143,14 +145,14 @@ def _find_valid_public_key(pem: bytes, at: int) -> RSAPublicKey:
 def _load_certificate(pem: bytes) -> tuple[RSAPublicKey, int, int]:
     """Return the key, and the first and last microsecond at which its certificate is valid."""
     if not pem.startswith(_PEM):
-        raise SignatureRefused(WRONG, "the content at SigningCertURL is not a certificate")
+        raise SignatureRefused(WRONG, "the content at `SigningCertURL` is not a certificate")
     try:
         certificate = load_pem_x509_certificate(pem)
         key = certificate.public_key()
     except ValueError:
-        raise SignatureRefused(WRONG, "the content at SigningCertURL is not a certificate") from None
+        raise SignatureRefused(WRONG, "the content at `SigningCertURL` is not a certificate") from None
     if not isinstance(key, RSAPublicKey):
-        raise SignatureRefused(WRONG, "the certificate at SigningCertURL has no RSA key")
+        raise SignatureRefused(WRONG, "the certificate at `SigningCertURL` does not have an RSA key")
     return key, _to_microseconds(certificate.not_valid_before_utc), _to_microseconds(certificate.not_valid_after_utc)
 
 
@@ -172,21 +174,21 @@ def handshake_signed(delivery: WebhookRequest) -> HandshakeReply | None:
         return HandshakeReply()
     url = message.get("SubscribeURL")
     if not _is_sns_url(url) or parse_qs(urlsplit(str(url)).query).get("Action") != ["ConfirmSubscription"]:
-        raise SignatureRefused(WRONG, "SubscribeURL is not a confirmation URL of SNS")
+        raise SignatureRefused(WRONG, "`SubscribeURL` is not a confirmation URL of SNS")
     return HandshakeReply(fetch_url=str(url))
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """Return the notification with its Message decoded; no event for the message that validates the topic."""
+    """Return the notification with its ``Message`` decoded; an empty list for the message that validates the topic."""
     message = parse_object(decode_json(delivery.body))
     text = message.get("Message")
     if not isinstance(text, str):
-        raise Unreadable("a notification needs the member Message, a string")
+        raise Unreadable("a notification needs the field `Message`, a string")
     if text.startswith(_VALIDATION_TEXT):
         return []
     event = decode_json(text.encode())
     if not isinstance(event, dict):
-        raise Unreadable("Message must be a string with a JSON object")
+        raise Unreadable("`Message` must be a string that contains a JSON object")
     return [{"MessageId": message.get("MessageId"), "Timestamp": message.get("Timestamp"), "Message": event}]
 
 
@@ -195,7 +197,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     message = parse_object(event.get("Message"))
     kind = message.get("eventType") or message.get("notificationType")
     if not isinstance(kind, str) or not kind:
-        raise Unreadable("an event needs the member eventType or notificationType")
+        raise Unreadable("an event needs the field `eventType` or `notificationType`")
     mail, detail = parse_object(message.get("mail")), parse_object(message.get(_DETAIL_MEMBERS.get(kind, kind.lower())))
     name = _choose_event_name(kind, detail)
     tags = {key: value for key, value in parse_object(mail.get("tags")).items() if not key.startswith("ses:")}
@@ -223,7 +225,10 @@ def _choose_event_name(kind: str, detail: Event) -> str:
 
 
 def _list_recipients(kind: str, mail: Event, detail: Event) -> Iterable[tuple[Any, dict[str, Any]]]:
-    """Yield each recipient of an event once, with its properties. Opens and clicks count for all: SES names none."""
+    """Yield each recipient of an event once, with the properties of that recipient.
+
+    An open or a click is attributed to every recipient, because SES does not identify the recipient.
+    """
     default_recipients = [mail.get("source")] if kind == "Received" else mail.get("destination")
     recipients = next(
         (detail[member_name] for member_name in _RECIPIENT_LISTS if kind != "Received" and detail.get(member_name)),
@@ -269,7 +274,7 @@ CONNECTOR: Final = Connector(
     options={"topics": "ARNs of the accepted SNS topics, separated by commas or spaces. Required."},
     timeout_seconds=14.0,
     steps=(
-        "Create an SNS topic, and enter its ARN as the option topics of this source.",
+        "Create an SNS topic, and enter its ARN in the option topics of this source.",
         "In SES add an event destination of that topic to the configuration set.",
         "Subscribe {url} to the topic with the protocol HTTPS and raw message delivery off. Segue confirms the"
         " subscription.",

@@ -2,7 +2,7 @@
 
 It reads Segue's own format: objects with ``type``, an id such as ``order_id``, ``timestamp`` and an identity
 (``user_id``, ``email``, ``phone``, ``anonymous_id`` or ``loyalty_card``), which may also be inside ``customer``. Every
-other member is a property. Requests are authenticated with a token. The format is documented in docs/shops.md.
+other field becomes a property. Requests are authenticated with a token. The format is documented in docs/shops.md.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ EVENT_NAMES: Final = {
     "visit": STORE_VISITED,
 }
 _TYPE_OF_NAME: Final = {name: kind for kind, name in reversed(EVENT_NAMES.items())}
-"""Types by Segment event name, which is accepted in place of the type."""
+"""Segment event name -> type. The event name is accepted instead of the type."""
 _CARD: Final = "card"
 ID_MEMBERS: Final = {
     "order": "order_id",
@@ -56,7 +56,7 @@ ID_MEMBERS: Final = {
     "shipment": "shipment_id",
     "delivery": "shipment_id",
 }
-"""Types that happen at most once to one object, with the member that holds the object's id."""
+"""Type -> field with the id of the object, for types that happen at most once to one object, such as an order."""
 _IN_STORE_TYPES: Final = ("purchase", "visit")
 _AMOUNT_NAMES: Final = ("total", "subtotal", "tax", "shipping", "discount", "revenue")
 _TEXT_NAMES: Final = ("note", "reason", "comment")
@@ -81,7 +81,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     type_text = event.get("type")
     if not isinstance(type_text, str) or not type_text.strip():
         raise Unreadable(
-            "an event needs the member type: order, return, delivery, purchase, card_used, card, visit or another"
+            "an event needs the field `type`: order, return, delivery, purchase, card_used, card, visit or another"
         )
     kind = _TYPE_OF_NAME.get(type_text, type_text)
     customer = get_object(event, "customer")

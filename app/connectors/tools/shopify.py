@@ -60,7 +60,7 @@ _IMPERSONAL_TOPICS: Final = frozenset(
 _REDACT_TOPIC: Final = "customers/redact"
 _ERASED_IDENTITIES: Final = {"id": "shopify_customer", "email": "email", "phone": "phone"}
 _DATA_REQUEST: Final = frozenset({"orders_requested", "data_request"})
-"""Members of ``customers/data_request``, whose body resembles an erasure request."""
+"""Fields that distinguish the body of ``customers/data_request`` from the similar body of an erasure request."""
 _POINT_OF_SALE: Final = "pos"
 _TRAITS: Final = {
     "first_name": "first_name",
@@ -222,20 +222,21 @@ def _map_customer(event: Event, topic: str, customer: Mapping[str, Any]) -> Call
 def _map_erasures(payload: Mapping[str, Any]) -> Iterable[Erasure]:
     """Yield an erasure for each identity of the customer, or for each order if the request contains no identity.
 
-    A guest may be known by one of the identities only. The signature does not cover the topic header, so a captured
-    body of another topic must not be accepted: the body must have the members of an erasure request.
+    All identities are needed, because Segue may have only one identity of a guest. The signature does not cover the
+    topic header. The body must therefore have the fields of an erasure request, so that a captured body of a different
+    topic is not accepted.
     """
     is_erasure_request = "orders_to_redact" in payload or ("customer" in payload and _DATA_REQUEST.isdisjoint(payload))
     if not payload.get("shop_domain") or not is_erasure_request or "id" in payload:
         raise Unreadable(
-            "customers/redact needs the members shop_domain, and customer or orders_to_redact, and must not have an id"
+            "customers/redact needs `shop_domain`, needs `customer` or `orders_to_redact`, and must not have an `id`"
         )
     customer, orders = get_object(payload, "customer"), payload.get("orders_to_redact")
     erasures = [Erasure(kind, customer[name]) for name, kind in _ERASED_IDENTITIES.items() if customer.get(name)]
     if not erasures and isinstance(orders, list):
         erasures = [Erasure("shopify_order", own) for order in orders if (own := as_text_id(order)) is not None]
     if not erasures:
-        raise Unreadable("customers/redact contains no identity of a customer")
+        raise Unreadable("customers/redact does not contain an identity of a customer")
     yield from erasures
 
 
@@ -314,7 +315,10 @@ def _build_product_properties(line: Mapping[str, Any], quantity: Any = None) -> 
 
 
 def _derive_message_id(topic: str, resource: Mapping[str, Any]) -> str:
-    """Return the topic with the resource's id, or a hash of topic and body: the signature covers no headers."""
+    """Return the topic with the resource's id, or a hash of topic and body.
+
+    Shopify's event id header is not used, because the signature does not cover headers.
+    """
     own_id = as_text_id(resource.get("id"))
     return f"{topic} {own_id}" if own_id is not None and topic in _ONE_TIME_TOPICS else derive_event_id(topic, resource)
 
@@ -328,9 +332,9 @@ CONNECTOR: Final = Connector(
     map_event=map_event,
     timeout_seconds=5.0,
     steps=(
-        "In Shopify open Settings, Notifications, Webhooks, and create webhooks in JSON to {url} for order creation, "
-        "order payment, order cancellation, refund creation, fulfillment creation and update, customer creation and "
-        "customer update.",
+        "In Shopify open Settings, Notifications, Webhooks. Create a webhook with format JSON and URL {url} for each "
+        "of: order creation, order payment, order cancellation, refund creation, fulfillment creation, fulfillment "
+        "update, customer creation and customer update.",
         "Enter the signing secret that the page shows as the secret of this source. For webhooks of an app, enter the "
         "app's client secret.",
         "Set the cart attribute user_id or anonymous_id in your theme, so that orders are linked to the web visitor.",

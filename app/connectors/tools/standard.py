@@ -20,9 +20,9 @@ _ID: Final = "webhook-id"
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """Split the body and add the ``webhook-id`` to each event, which uses it if it has no id of its own.
+    """Split the body. Add the ``webhook-id`` to each event, as the message id of events without an id of their own.
 
-    Every event of a body but the first appends its index, so that ids stay unique.
+    All events of a body except the first append their index, so that ids stay unique.
     """
     message_id = read_standard_id(delivery)
     events: list[Any] = split_json_events(delivery)
@@ -54,7 +54,7 @@ CONNECTOR: Final = Connector(
         "Enter the sender's signing secret (whsec_..) or public key (whpk_..) as the secret of this source.",
         "Send type (or event), timestamp, an identity (user_id, email, phone or anonymous_id), channel and properties "
         "(or data). Segment messages are accepted too.",
-        "If the identity is in another member of data, list that member in the source's identity_properties.",
+        "If the identity is in a different field of data, list that field in the source's identity_properties.",
     ),
     sample=b'{"type":"invoice.paid","timestamp":"2026-05-04T10:00:00Z","user_id":"user-1","email":"user@example.com",'
     b'"channel":"server","data":{"invoice_id":"in-7","total":42.5,"currency":"EUR"}}',

@@ -29,7 +29,7 @@ _AGENT_WORDS: Final = frozenset({"agent", "admin", "staff", "bot"})
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """Split the body and add the ``webhook-id`` to each event; if there are several, each appends its index."""
+    """Split the body and add the ``webhook-id`` to each event. Of several events, each appends its index to it."""
     message_id = read_standard_id(delivery)
     events: list[Any] = split_json_events(delivery)
     if not message_id:
@@ -46,7 +46,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("event")
     if not isinstance(kind, str) or not kind.strip():
-        raise Unreadable("an event needs the member event, such as ticket.created")
+        raise Unreadable("an event needs the field `event`, such as ticket.created")
     customer = as_object(event.get("customer"))
     status, previous = as_status_word(event.get("status")), as_status_word(event.get("previous_status"))
     name = _choose_event_name(kind.strip(), event, status, previous)

@@ -1,7 +1,7 @@
 """Generic survey connector: NPS, CSAT and CES scores, reviews and surveys of tools without a connector of their own.
 
 It reads Segue's own format: objects with ``type`` (nps, csat, ces, review or survey), ``rating`` and an identity
-(``user_id``, ``email``, ``phone``, ``anonymous_id`` or ``ids``). Optional members are ``scale`` (the best rating),
+(``user_id``, ``email``, ``phone``, ``anonymous_id`` or ``ids``). Optional fields are ``scale`` (the best rating),
 ``comment`` (free text), ``survey``, ``survey_id``, ``id``, ``timestamp``, ``channel`` and ``properties``. The kind
 ``survey`` is authenticated with a token, ``survey_signed`` by Standard Webhooks. The format is documented in
 docs/surveys-and-social.md.
@@ -43,7 +43,7 @@ _TEXT_NAMES: Final = ("comment", "title")
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """Split the body and add the id of Standard Webhooks to each event, which uses it if it has no id of its own."""
+    """Split the body. Add the ``webhook-id`` to each event, as the message id of events without an id of their own."""
     events: list[Any] = split_json_events(delivery)
     message_id = read_standard_id(delivery)
     if not message_id:
@@ -58,7 +58,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("type")
     if not isinstance(kind, str) or not kind.strip():
-        raise Unreadable("an event needs the member type: nps, csat, ces, review or survey")
+        raise Unreadable("an event needs the field `type`: nps, csat, ces, review or survey")
     kind = kind.strip().lower()
     name, usual_scale = _KINDS.get(kind, (vendor_event_name("survey", kind), None))
     sent_properties = event.get("properties")
@@ -85,10 +85,10 @@ def _build_score_properties(kind: str, event: Event, usual_scale: int | None) ->
     if sent_rating in (None, ""):
         if usual_scale is None:
             return {}
-        raise Unreadable(f"an event of type {kind} needs the member rating")
+        raise Unreadable(f"an event of type {kind} needs the field `rating`")
     rating, scale = parse_rating(sent_rating), parse_rating(event.get("scale")) or usual_scale
     if rating is None or rating < 0 or (scale is not None and rating > scale):
-        raise Unreadable(f"rating must be a number from 0 to {scale if scale is not None else 'scale'}")
+        raise Unreadable(f"`rating` must be a number from 0 to {scale if scale is not None else 'scale'}")
     if kind == "nps" and scale == NPS_SCALE:
         return build_nps_properties(rating)
     return {"rating": rating, "scale": scale}

@@ -21,7 +21,7 @@ from app.formats.event_names import vendor_event_name
 
 _NAMES: Final = {"response_completed": COMPLETED, "response_updated": ANSWERED}
 _IMPERSONAL_PREFIXES: Final = ("collector_", "survey_", "app_")
-"""Prefixes of event types about surveys, collectors and apps, which concern no person."""
+"""Prefixes of event types about surveys, collectors and apps, which do not concern a person."""
 
 
 def normalise_secret(secret: str) -> str:
@@ -43,7 +43,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     kind = event.get("event_type")
     if not isinstance(kind, str) or not kind:
-        raise Unreadable("an event needs the member event_type")
+        raise Unreadable("an event needs the field `event_type`")
     if kind.startswith(_IMPERSONAL_PREFIXES):
         return
     resources = event.get("resources")
@@ -51,7 +51,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     response = event.get("object_id")
     respondent = members.get("respondent_id") or response
     if respondent in (None, ""):
-        raise Unreadable("a response event needs the member resources.respondent_id or object_id")
+        raise Unreadable("a response event needs the field `resources.respondent_id` or `object_id`")
     own_id = event.get("event_id")
     yield Call(
         id=f"{own_id}:{response}" if own_id not in (None, "") else derive_event_id(event),

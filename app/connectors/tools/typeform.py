@@ -1,7 +1,8 @@
 """Typeform connector: complete and partial form responses with their answers.
 
-A respondent can enter any address or phone number. Such an answer is therefore private text, and identifies the
-respondent only if the source's option ``answers_identify`` is on. Hidden fields of the form's link always identify.
+A respondent can enter the address or phone number of another person. Such an answer is therefore private text, and is
+an identity of the respondent only if the source's option ``answers_identify`` is on. Hidden fields in the form's link
+are always identities.
 Requests carry an HMAC-SHA256 of the body.
 
 Source: https://www.typeform.com/developers/webhooks/example-payload/ and
@@ -33,7 +34,7 @@ from app.formats.event_names import vendor_event_name
 _NAMES: Final = {"form_response": COMPLETED, "form_response_partial": ANSWERED}
 _RATED_TYPES: Final = ("nps", "opinion_scale", "rating")
 _CHOSEN_TYPES: Final = ("dropdown",)
-"""Field types whose text was chosen from a list."""
+"""Field types whose text answer was chosen from a list, and is therefore not free text."""
 _CONTACT_NAMES: Final = {"email": "email", "phone_number": "phone"}
 _TYPED_KINDS: Final = (*_CONTACT_NAMES, "url")
 """Answer types that the respondent typed. Rules cannot read them unless ``answers_identify`` is on."""
@@ -42,7 +43,7 @@ _OPTION: Final = "segue_answers_identify"
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
-    """Split the body and copy the option ``answers_identify`` into each event, so that a replay maps it equally."""
+    """Split the body. Copy the option ``answers_identify`` into each event, so that a replay has the same result."""
     events: list[Any] = split_json_events(delivery)
     if is_truthy(delivery.options.get("answers_identify")):
         return [event | {_OPTION: True} if isinstance(event, dict) else event for event in events]
@@ -54,7 +55,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     response = event.get("form_response")
     kind = event.get("event_type")
     if not isinstance(response, dict) or not isinstance(kind, str) or not kind:
-        raise Unreadable("an event needs the members event_type and form_response")
+        raise Unreadable("an event needs the fields `event_type` and `form_response`")
     answers = _Answers(response, identify=event.get(_OPTION) is True)
     own_id = str(event.get("event_id") or response.get("token") or derive_event_id(event))
     shared: dict[str, Any] = {
@@ -87,7 +88,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 
 class _Answers:
-    """The answers of one response by field: the reference that the form's author chose, else the id."""
+    """The answers of one response by field. The key is the reference that the form's author chose, or else the id."""
 
     def __init__(self, response: dict[str, Any], identify: bool) -> None:
         fields = list_objects(find_first_member(response.get("definition"), "fields"))
@@ -106,7 +107,7 @@ class _Answers:
         ref, field_type = find_first_member(field, "ref", "id"), find_first_member(field, "type")
         kind = answer.get("type")
         if not isinstance(ref, str) or not isinstance(kind, str):
-            raise Unreadable("an answer needs the members type, and field with ref or id")
+            raise Unreadable("an answer needs `type` and `field`, and `field` needs `ref` or `id`")
         value = answer.get(kind)
         if kind == "text" and field_type not in _CHOSEN_TYPES:
             self.texts[ref] = value
@@ -142,7 +143,7 @@ def _find_highest_rating(field: dict[str, Any]) -> int | None:
 
 
 def _find_identities(response: dict[str, Any], answers: _Answers) -> dict[str, Any]:
-    """Return identities from hidden fields, then from answers; without one, the response's token is the identity."""
+    """Return identities from hidden fields, then from answers; if none has one, the token of the response."""
     hidden = _get_hidden_fields(response)
     identities: dict[str, Any] = find_custom_ids(hidden)
     identities |= {

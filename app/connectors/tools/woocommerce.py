@@ -47,7 +47,7 @@ _END_EVENT_NAMES: Final = {"cancelled": CANCELLED, "failed": "Order Failed"}
 _BUILT_IN_STATUSES: Final = frozenset(
     {"pending", "on-hold", "processing", "completed", "cancelled", "refunded", "failed", "trash", "checkout-draft"}
 )
-"""Statuses of every shop; plugins add their own, such as a status for packed orders."""
+"""Order statuses that every shop has. Plugins add others, such as a status for packed orders."""
 _ORDER_TOPICS: Final = ("order.created", "order.updated", "order.restored")
 _CUSTOMER_TOPICS: Final = ("customer.created", "customer.updated")
 
@@ -61,7 +61,7 @@ def split_delivery(delivery: WebhookRequest) -> list[Event]:
 
 
 def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
-    """Answer the unsigned form with the webhook's number, which WooCommerce posts when a webhook is saved."""
+    """Answer the unsigned form that WooCommerce posts when a webhook is saved. It contains the webhook's number."""
     del secrets
     number = delivery.body.removeprefix(_PING)
     return HandshakeReply() if delivery.body.startswith(_PING) and number.isdigit() and len(number) < 20 else None
@@ -83,7 +83,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 def _map_order(event: Event, topic: str, order: Mapping[str, Any]) -> Iterator[Call]:
     own_id, status = as_text_id(order.get("id")), order.get("status")
     if own_id is None:
-        raise Unreadable("an order needs the member id")
+        raise Unreadable("an order needs the field `id`")
     person = _find_identities(event, order)
     if not any(person[kind] for kind in ("email", "phone", "ids")) and "user_id" not in person:
         return
@@ -130,14 +130,14 @@ def _map_order(event: Event, topic: str, order: Mapping[str, Any]) -> Iterator[C
 
 
 def _is_paid(order: Mapping[str, Any]) -> bool:
-    """Return whether an order with a custom status was paid."""
+    """Return whether an order with a custom status of a plugin was paid."""
     return order.get("status") not in _BUILT_IN_STATUSES and bool(order.get("date_paid_gmt"))
 
 
 def _map_refunds(
     order: Mapping[str, Any], id_prefix: str, order_ids: dict[str, Any], person: dict[str, Any]
 ) -> Iterator[Call]:
-    """Yield one call for each refund; WooCommerce sends no time of a refund."""
+    """Yield one call for each refund. WooCommerce does not send the time of a refund."""
     for refund in list_objects(order.get("refunds")):
         total = parse_amount(refund.get("total"))
         properties = {
@@ -247,8 +247,8 @@ CONNECTOR: Final = Connector(
     handshake=handshake,
     timeout_seconds=5.0,
     steps=(
-        "In WordPress open WooCommerce, Settings, Advanced, Webhooks, and add a webhook for each of order created, "
-        "order updated, customer created and customer updated, with the delivery URL {url} and API version 3.",
+        "In WordPress open WooCommerce, Settings, Advanced, Webhooks. Create a webhook with API version 3 and delivery "
+        "URL {url} for each of: order created, order updated, customer created and customer updated.",
         "Enter the same secret in each webhook and as the secret of this source.",
         "Save user_id or anonymous_id as meta data of orders, so that orders are linked to the web visitor.",
     ),

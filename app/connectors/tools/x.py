@@ -27,10 +27,10 @@ _CHANNEL: Final = "social"
 _LIST_SUFFIX: Final = "_events"
 _IMPERSONAL_LISTS: Final = ("user_event", "direct_message_indicate_typing_events")
 _BRAND_ACTIONS: Final = ("block", "unblock", "mute", "unmute")
-"""Actions of the brand that concern another user."""
+"""Actions of the brand towards another user, which are mapped although the brand is the actor."""
 _TIME_FORMAT: Final = "%a %b %d %H:%M:%S %z %Y"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_+/=.-]{1,1000}")
-"""Characters of a challenge, which is base64. A JSON object never matches, but a JSON number may."""
+"""Pattern of X's challenge token (base64). It never matches a JSON object, but it can match a JSON number."""
 
 
 def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
@@ -67,7 +67,7 @@ def split_delivery(delivery: WebhookRequest) -> list[Event]:
         if list_name in _IMPERSONAL_LISTS or not list_name.endswith(_LIST_SUFFIX):
             continue
         if not isinstance(items, list):
-            raise Unreadable(f"{list_name} must be a list")
+            raise Unreadable(f"`{list_name}` must be a list")
         users = body.get("users") if list_name.startswith("direct_message") else None
         events += [{"for_user_id": brand, "list": list_name, "event": item, "users": users} for item in items]
     if not events and not any(name in body for name in _IMPERSONAL_LISTS):
@@ -79,7 +79,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     del received_at
     brand, kind, x_event = event.get("for_user_id"), event.get("list"), event.get("event")
     if not isinstance(brand, str | int) or not isinstance(kind, str) or not isinstance(x_event, dict):
-        raise Unreadable("an event must be an object, in a body with for_user_id")
+        raise Unreadable("an event must be an object, and the body needs the field `for_user_id`")
     kind = kind.removesuffix(_LIST_SUFFIX)
     if kind == "direct_message":
         return _map_message(str(brand), x_event, event.get("users"))
@@ -92,7 +92,7 @@ def _map_post(brand: str, post: dict[str, Any]) -> Iterable[Call]:
     author = post.get("user")
     id = find_first_member(post, "id_str", "id")
     if find_first_member(author, "id_str", "id") is None or id is None:
-        raise Unreadable("a post needs the members id and user")
+        raise Unreadable("a post needs the fields `id` and `user`")
     kind, original = _post_kind(post)
     yield from _map_unless_brand(
         brand,
@@ -131,7 +131,9 @@ def _map_message(brand: str, message: dict[str, Any], users: Any) -> Iterable[Ca
         find_first_member(content, "message_data"),
     )
     if sender is None or id is None or not isinstance(data, dict):
-        raise Unreadable("a message needs the members id, and message_create with sender_id and message_data")
+        raise Unreadable(
+            "a message needs `id` and `message_create`, and `message_create` needs `sender_id` and `message_data`"
+        )
     yield from _map_unless_brand(
         brand,
         {"id": sender, "screen_name": find_first_member(find_first_member(users, str(sender)), "screen_name")},
@@ -175,7 +177,7 @@ def _map_other(brand: str, kind: str, x_event: dict[str, Any]) -> Iterable[Call]
 
 
 def _map_unless_brand(brand: str, person: Any, **call: Any) -> Iterable[Call]:
-    """Yield the call unless the person is the brand itself."""
+    """Yield the call, except if the person is the brand itself."""
     id = find_first_member(person, "id_str", "id")
     if id is None:
         raise Unreadable("an event needs the user who caused it")
@@ -197,7 +199,7 @@ def _find_time(x_event: dict[str, Any]) -> Any:
         try:
             return datetime.strptime(stamp, _TIME_FORMAT).isoformat()
         except ValueError:
-            pass  # an epoch number or ISO 8601
+            pass  # The time is an epoch number or ISO 8601.
     return stamp
 
 

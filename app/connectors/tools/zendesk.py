@@ -39,7 +39,7 @@ from app.vocabulary.ticket_events import (
 _TYPE_PREFIX: Final = "zen:event-type:"
 _INVOCATION_HEADER: Final = "x-zendesk-webhook-invocation-id"
 _SECONDS_MAX: Final = 3_600
-"""Maximum age of a signature: Zendesk retries five times within minutes."""
+"""Maximum age of a signature in seconds. Zendesk retries five times within minutes."""
 
 _TICKET_NAMES: Final = {
     "ticket.created": CREATED,
@@ -61,7 +61,7 @@ _CHANGES_WITHOUT_TEXT: Final = frozenset(
         "ticket.tags_changed",
     }
 )
-"""Changes of values from a list, or of numbers. The value of any other change may be free text."""
+"""Change events whose values are numbers or come from a list. In other change events a value may be free text."""
 _COMMENT_BY_OTHER: Final = "zendesk.comment_by_other"
 _TRIGGER_NAMES: Final = {
     "created": CREATED,
@@ -76,7 +76,7 @@ TEMPLATE: Final = (
     '"external_id":"{{ticket.requester.external_id}}","updated_at":"{{ticket.updated_at_with_timestamp}}",'
     '"created_at":"{{ticket.created_at_with_timestamp}}","via":"{{ticket.via}}","title":"{{ticket.title}}"}'
 )
-"""Body of a trigger's webhook; Zendesk replaces the placeholders."""
+"""Body of the webhook of a trigger. Zendesk replaces the placeholders."""
 
 
 def split_delivery(delivery: WebhookRequest) -> list[Event]:
@@ -97,7 +97,9 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     if isinstance(kind, str) and kind.startswith(_TYPE_PREFIX):
         return _map_subscription_event(event, kind.removeprefix(_TYPE_PREFIX))
     if as_text_id(event.get("ticket_id")) is None:
-        raise Unreadable("an event needs a type that starts with zen:event-type:, or the member ticket_id (trigger)")
+        raise Unreadable(
+            "an event needs a `type` that starts with zen:event-type:; the body of a trigger needs `ticket_id`"
+        )
     return [_map_trigger_event(event)]
 
 
@@ -241,7 +243,7 @@ def _map_trigger_event(event: Event) -> Call:
 
 def _classify_trigger_event(trigger: str, event: Event, status: str | None, previous: str | None) -> str:
     if trigger == "updated":
-        # A trigger on every update also fires when Zendesk closes a solved ticket; that does not solve it again.
+        # A trigger on every update also fires when Zendesk closes a solved ticket. That is not a second ticket.solved.
         return STATUS_CHANGED if status == "closed" and previous is None else classify_status_change(status, previous)
     if trigger == "commented":
         author, requester = as_text_id(event.get("author_id")), as_text_id(event.get("requester_id"))
@@ -250,7 +252,10 @@ def _classify_trigger_event(trigger: str, event: Event, status: str | None, prev
 
 
 def _derive_trigger_event_id(event: Event, occurred_at: Any) -> str:
-    """Return a hash of the body; for a body without a time return the invocation id, because bodies may be equal."""
+    """Return a hash of the body; for a body without a time, return the invocation id.
+
+    Two events without a time may have equal bodies, so that a hash would not distinguish them.
+    """
     invocation = event.get(_INVOCATION_HEADER)
     if not occurred_at and isinstance(invocation, str) and invocation:
         return invocation
