@@ -24,12 +24,12 @@ from app.rules.language.nodes import Rule
 from app.rules.language.references import Definition
 
 UNSAVED: Final = "(unsaved)"
-"""Key under which an unsaved rule is compiled; no definition can have it."""
+"""Key under which an unsaved rule is compiled. No definition can have this key."""
 
 _RULE_ID: Final = f"segment:{UNSAVED}"
 _TIMED_CHUNK_CUSTOMERS: Final = 50
 _Z: Final = 1.959964
-"""Standard deviations around the mean that contain 95 % of a normal distribution."""
+"""Number of standard deviations around the mean that contain 95 % of a normal distribution."""
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 class Preview(msgspec.Struct):
-    """Result of a preview. If all customers were scanned (``exact``), the estimate and its bounds are the count."""
+    """Result of a preview. If all customers were scanned (``exact``), the estimate and its bounds equal the count."""
 
     estimate: int
     low: int
@@ -52,7 +52,7 @@ class Preview(msgspec.Struct):
 
 
 class MembershipChange(msgspec.Struct):
-    """Customers that enter, leave or stay: their number and a sample."""
+    """Customers that enter, leave or stay in the segment: their number and a sample."""
 
     count: int = 0
     sample: list[LabelledCustomer] = []
@@ -79,8 +79,8 @@ class RulePreviews:
     async def preview(self, rule: Rule, now: int, sample_max: int, within_ms: int | None) -> Preview:
         """Count the customers for whom the rule holds, and explain up to ``sample_max`` of them.
 
-        With ``within_ms``, stop after that time: scan random customers for three quarters of it, and explain the sample
-        in the rest. Raise :class:`InvalidDefinition` if the rule reads a definition that does not exist.
+        With ``within_ms``, stop after that time: three quarters of it are for scanning random customers, the rest is
+        for explaining the sample. Raise :class:`InvalidDefinition` if the rule reads a definition that does not exist.
         """
         is_over = _deadline(within_ms)
         is_count_over = _deadline(within_ms and (within_ms * 3 / 4 if sample_max else within_ms))
@@ -111,7 +111,8 @@ class RulePreviews:
     async def dry_run(self, key: str, rule: Rule, now: int, sample_max: int) -> SegmentDryRun:
         """Return which customers would enter, leave and stay if ``rule`` replaced the segment's rule.
 
-        Raise :class:`NotFound` if the segment does not exist, and :class:`InvalidDefinition` as saving it would.
+        Raise :class:`NotFound` if the segment does not exist, and :class:`InvalidDefinition` if the rule could not be
+        saved.
         """
         rule_id = f"segment:{key}"
         async with snapshot(self._pool) as connection:
@@ -143,7 +144,7 @@ class RulePreviews:
         return SegmentDryRun(enter, leave, stay, _list_changed_definitions(current, changed, rule_id), total)
 
     def _compile_with(self, current: Ruleset, definitions: Sequence[Definition]) -> Ruleset:
-        """Compile the current definitions with these added; a definition replaces one of the same kind and key."""
+        """Compile the current definitions and ``definitions``, which replace definitions of the same kind and key."""
         replaced = {(definition.kind, definition.key) for definition in definitions}
         unchanged = [
             definition for definition in current.definitions if (definition.kind, definition.key) not in replaced
@@ -156,8 +157,8 @@ class RulePreviews:
                 default_journey=self._settings.default_journey,
             )
         except InvalidDefinition as error:
-            # The author of the rule does not know the key under which it is compiled.
-            error.message = error.message.replace(_RULE_ID, "the rule")
+            # The author of the rule does not know the key under which the rule is compiled.
+            error.message = error.message.replace(f"`{_RULE_ID}`", "the rule")
             raise
 
 
@@ -166,7 +167,7 @@ def _unsaved_segment(rule: Rule) -> Definition:
 
 
 def _list_changed_definitions(current: Ruleset, changed: Ruleset, except_id: str) -> list[str]:
-    """Return the definitions whose meaning would change, without ``except_id``."""
+    """Return the definitions whose meaning would change, excluding ``except_id``."""
     names = []
     for definition in current.definitions:
         definition_id = f"{definition.kind}:{definition.key}"

@@ -193,7 +193,7 @@ async def test_invalid_rule_is_refused_with_path_and_remedy(populated_app: Runni
         assert answer["remedy"]
         assert "segment:(unsaved)" not in answer["message"]
         if rule == {"segment": "none"} and to == "preview":
-            assert "the rule refers to the segment none, which does not exist" in answer["message"]
+            assert "the rule refers to the segment `none`, which does not exist" in answer["message"]
 
 
 @pytest.mark.parametrize("body", HOSTILE, ids=range(len(HOSTILE)))

@@ -1,7 +1,7 @@
 """Models of comparisons, such as ``{"gte": 50, "lt": 100}``; :mod:`app.rules.engine.operators` evaluates them.
 
-An operand is a plain value or a *reading*, whose value differs between customers: a trait, or a value expression. A
-reading may itself contain comparisons. To break that cycle, this module only names the type ``Reading``;
+An operand is a plain value, or a ``Reading``: a trait or a value expression, whose value differs between customers. A
+value expression may itself contain comparisons. To break that cycle, this module refers to ``Reading`` only by name;
 :mod:`app.rules.language.expressions` defines it and passes it to ``Comparison.model_rebuild``.
 """
 
@@ -33,7 +33,11 @@ SCALAR_SCHEMA: Final[dict[str, Any]] = {
     "anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}],
     "description": 'Text, a number or a boolean. 1 equals 1.0; "1" does not equal 1.',
 }
-_FLAG_SCHEMA: Final[dict[str, Any]] = {"type": "boolean", "const": True, "description": "Leave it out otherwise."}
+_FLAG_SCHEMA: Final[dict[str, Any]] = {
+    "type": "boolean",
+    "const": True,
+    "description": "Always true. Leave the key out otherwise.",
+}
 
 
 def _check_scalar(value: Any) -> str | int | Decimal | bool:
@@ -41,13 +45,15 @@ def _check_scalar(value: Any) -> str | int | Decimal | bool:
         return Decimal(repr(value))
     if isinstance(value, str | int | Decimal):
         return value
-    raise validation_error("an operand must be text, a number or a boolean", "To compare with several values, use in.")
+    raise validation_error(
+        "an operand must be text, a number or a boolean", "To compare with several values, use `in`."
+    )
 
 
 def _check_sortable(value: Any) -> str | int | Decimal:
     scalar = _check_scalar(value)
     if isinstance(scalar, bool):
-        raise validation_error("true and false have no order", "Compare with eq or ne.")
+        raise validation_error("true and false have no order", "Compare with `eq` or `ne`.")
     return scalar
 
 
@@ -55,7 +61,7 @@ def _check_list_item(value: Any, index: int) -> str | int | Decimal | bool:
     if isinstance(value, dict):
         raise validation_error(
             "a list may contain only plain values",
-            "For traits and value expressions, write one eq for each, under any.",
+            "For traits and value expressions, write one `eq` for each of them, under `any`.",
             index,
         )
     if isinstance(value, list):
@@ -65,7 +71,7 @@ def _check_list_item(value: Any, index: int) -> str | int | Decimal | bool:
 
 def _check_values(value: Any) -> list[str | int | Decimal | bool]:
     if not isinstance(value, list):
-        raise validation_error("the value must be a list", "Put the values in [ ], or use eq for one value.")
+        raise validation_error("the value must be a list", "Put the values in [ ], or use `eq` for one value.")
     if not value:
         raise validation_error("the list is empty", "Give at least one value.")
     items = [_check_list_item(item, index) for index, item in enumerate(value)]
@@ -81,15 +87,17 @@ def _check_values(value: Any) -> list[str | int | Decimal | bool]:
 def _check_bounds(value: Any) -> list[str | int | Decimal]:
     if not isinstance(value, list) or len(value) != 2:
         raise validation_error(
-            "the value must be a list of two bounds", "Write [lowest, highest]; the range includes both."
+            "the value must be a list of two bounds", "Write [lowest, highest]; the range includes both bounds."
         )
     for index, bound in enumerate(value):
         if isinstance(bound, dict):
-            raise validation_error("the bounds of between must be plain values", "Use gte and lte instead.", index)
+            raise validation_error(
+                "the bounds of `between` must be plain values", "Use `gte` and `lte` instead.", index
+            )
     low, high = (_check_sortable(item) for item in value)
     low_key, high_key = _order_key(low, fold=False), _order_key(high, fold=False)
     if isinstance(low_key, str) != isinstance(high_key, str):
-        raise validation_error("a number and text have no order", "Give two numbers or two texts.")
+        raise validation_error("a number and a text have no order", "Give two numbers or two texts.")
     if low_key > high_key:  # type: ignore[operator]
         raise validation_error("the lower bound is greater than the upper bound", "Write [lowest, highest].")
     return [low, high]
@@ -99,7 +107,7 @@ def _check_text_part(value: Any) -> str:
     if not isinstance(value, str):
         raise validation_error("the value must be text", "Put it in quotes.")
     if not value:
-        raise validation_error("the text is empty, and every text contains the empty text", "Use exists: true.")
+        raise validation_error("the text is empty, and every text contains the empty text", "Use `exists: true`.")
     return value
 
 
@@ -111,7 +119,7 @@ def _check_element(value: Any) -> str | int | Decimal | bool:
 def _check_pattern(value: Any) -> str:
     if isinstance(value, dict):
         raise validation_error(
-            "the pattern of matches must be plain text", "Write the pattern as text, or use contains."
+            "the pattern of `matches` must be plain text", "Write the pattern as text, or use `contains`."
         )
     pattern = _check_text_part(value)
     if len(pattern) > PATTERN_CHARS_MAX:
@@ -127,7 +135,7 @@ def _check_pattern(value: Any) -> str:
 
 def _check_flag(value: Any) -> bool:
     if value is not True:
-        raise validation_error("the only value allowed here is true", "Write true, or leave it out.")
+        raise validation_error("the only value allowed here is true", "Write true, or leave the key out.")
     return True
 
 
@@ -151,7 +159,7 @@ Bounds = Annotated[
             "items": {"anyOf": [{"type": "string"}, {"type": "number"}]},
             "minItems": 2,
             "maxItems": 2,
-            "description": "[lowest, highest]; the range includes both.",
+            "description": "[lowest, highest]; the range includes both bounds.",
         }
     ),
 ]
@@ -173,23 +181,24 @@ _PlainValue = TypeVar("_PlainValue")
 Operand = Annotated[
     Annotated[_PlainValue, Tag("plain")] | Annotated["Reading", Tag("reading")], Discriminator(_operand_kind)
 ]
-"""A plain value of the type given, or a reading (a trait or a value expression)."""
+"""A plain value of the given type, or a trait or value expression."""
 
 _NEGATIVE_OPERATORS: Final = ("ne", "not_in", "not_contains", "none_of")
 _RANGE_OPERATORS: Final = ("gt", "gte", "lt", "lte", "between")
 _LIST_OPERATORS: Final = ("in_", "not_in", "any_of", "all_of", "none_of")
 _DATE_OPERATORS: Final = ("after", "before_date", "within_last", "within_next", "anniversary_within")
 _CLOCK_OPERATORS: Final = ("within_last", "within_next", "anniversary_within")
-"""Operators whose result depends on the current time: beside ``eq`` they still restrict a comparison."""
+"""Operators whose result depends on the current time. They are allowed beside ``eq``, because they restrict the
+comparison further."""
 
 
 def documented_config(description: str, *examples: dict[str, Any]) -> ConfigDict:
-    """Return the configuration of a model: no type conversion, no unknown keys, documented in OpenAPI."""
+    """Return a model configuration that refuses type conversion and unknown keys, with the texts for OpenAPI."""
 
     def finish(schema: dict[str, Any]) -> None:
         schema |= {"description": description, "examples": list(examples)}
         for name, field in schema.get("properties", {}).items():
-            # An optional modifier is left out, never null: validation refuses null, so the schema must not allow it.
+            # Validation refuses null for an optional modifier, so the schema must not allow null.
             options = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
             if "default" in field and field["default"] is None:
                 del field["default"]
@@ -215,32 +224,32 @@ class Comparison(BaseModel):
     eq: Operand[Scalar] | None = Field(None, description="The value equals this one and has the same type.")
     ne: Operand[Scalar] | None = Field(None, description="The value does not equal this one, or is missing.")
     gt: Operand[Sortable] | None = Field(
-        None, description="The value is greater than this one. Text that is a number is compared as that number."
+        None, description="The value is greater than this one. Text that contains a number is compared as that number."
     )
     gte: Operand[Sortable] | None = Field(None, description="The value is greater than this one, or equal.")
     lt: Operand[Sortable] | None = Field(None, description="The value is less than this one.")
     lte: Operand[Sortable] | None = Field(None, description="The value is less than this one, or equal.")
     between: Bounds | None = Field(None, description="The value is between the two bounds, or equals one of them.")
     in_: Values | None = Field(None, alias="in", description="The value equals one of these.")
-    not_in: Values | None = Field(None, description="The value equals none of these, or is missing.")
+    not_in: Values | None = Field(None, description="The value does not equal any of these, or is missing.")
     contains: Operand[Element] | None = Field(
         None, description="The value is an array with this element, or text that contains this text."
     )
-    not_contains: Operand[Element] | None = Field(None, description="The exact opposite of contains.")
+    not_contains: Operand[Element] | None = Field(None, description="The exact opposite of `contains`.")
     starts_with: Operand[TextPart] | None = Field(None, description="The value is text that starts with this text.")
     ends_with: Operand[TextPart] | None = Field(None, description="The value is text that ends with this text.")
     matches: Pattern | None = Field(
         None,
-        description="The value is text in which this pattern is found. RE2 syntax; ^ and $ match start and end.",
+        description="The value is text in which this pattern is found. RE2 syntax; ^ and $ match the ends of the text.",
     )
     exists: bool | None = Field(
-        None, description="true: there is a value. false: there is no value. null counts as no value."
+        None, description="true: the value exists. false: the value is missing. A null value counts as missing."
     )
     any_of: Values | None = Field(
-        None, description="The value is an array with one of these. A single value counts as a list of one."
+        None, description="The value is an array with at least one of these. A single value counts as an array of one."
     )
     all_of: Values | None = Field(None, description="The value is an array with all of these.")
-    none_of: Values | None = Field(None, description="The exact opposite of any_of.")
+    none_of: Values | None = Field(None, description="The exact opposite of `any_of`.")
     after: Operand[Moment] | None = Field(None, description="The value is a date later than this one.")
     before_date: Operand[Moment] | None = Field(None, description="The value is a date earlier than this one.")
     within_last: Length | None = Field(
@@ -252,7 +261,7 @@ class Comparison(BaseModel):
     anniversary_within: Length | None = Field(
         None, description="The value is a date whose next anniversary is today or at most this far away."
     )
-    ignore_case: Flag | None = Field(None, description="Compare text without regard to upper and lower case.")
+    ignore_case: Flag | None = Field(None, description="Ignore the difference between upper and lower case.")
 
     @property
     def operators(self) -> list[str]:
@@ -268,11 +277,13 @@ class Comparison(BaseModel):
     def _check_operators(self) -> Self:
         operators = self.operators
         if not operators and self._needs_operator():
-            raise validation_error("the comparison has no operator", "Add one, such as eq, gt or exists.")
+            raise validation_error("the comparison has no operator", "Add one, such as `eq`, `gt` or `exists`.")
         _refuse_idle_operators(operators, self)
         _refuse_contradictory_dates(self)
         if self.ignore_case and not any(_is_text_operand(name, getattr(self, name)) for name in operators):
-            raise validation_error("ignore_case has no effect: no operand is text", "Remove it.", "ignore_case")
+            raise validation_error(
+                "`ignore_case` has no effect, because the comparison contains no text", "Remove it.", "ignore_case"
+            )
         return self
 
     def _needs_operator(self) -> bool:
@@ -280,25 +291,28 @@ class Comparison(BaseModel):
 
 
 def _refuse_idle_operators(operators: list[str], comparison: Comparison) -> None:
-    # The value of a reading differs between customers, so an operator with a reading can always restrict further.
+    # A trait or value expression differs between customers, so an operator with one can always restrict the comparison
+    # further.
     fixed = [name for name in operators if not isinstance(getattr(comparison, name), BaseModel)]
     _refuse_beside_equality([name for name in fixed if name not in _CLOCK_OPERATORS])
     if "exists" in operators:
         for name in operators:
             if name != "exists" and (comparison.exists is False or name not in _NEGATIVE_OPERATORS):
                 raise validation_error(
-                    f"exists has no effect beside {_written_name(name)}, or contradicts it", "Remove it.", "exists"
+                    f"`exists` has no effect beside `{_written_name(name)}`, or contradicts it", "Remove it.", "exists"
                 )
     if "ne" in fixed and "not_in" in fixed:
         raise validation_error(
-            "ne and not_in stand for one list of values", "Move the value of ne into the list of not_in.", "ne"
+            "`ne` and `not_in` both exclude values", "Move the value of `ne` into the list of `not_in`.", "ne"
         )
     bounds = [name for name in _RANGE_OPERATORS if name in fixed]
     for strict, inclusive in (("gt", "gte"), ("lt", "lte")):
         if strict in bounds and inclusive in bounds:
-            raise validation_error(f"{strict} and {inclusive} are both given", "Keep one of them.", inclusive)
+            raise validation_error(f"`{strict}` and `{inclusive}` cannot be combined", "Keep one of them.", inclusive)
     if "between" in bounds and len(bounds) > 1:
-        raise validation_error("between already has both bounds", "Keep between, or the single bounds.", bounds[0])
+        raise validation_error(
+            "`between` already contains both bounds", "Keep `between`, or keep the single bounds.", bounds[0]
+        )
     lower = next((name for name in ("gt", "gte") if name in bounds), None)
     upper = next((name for name in ("lt", "lte") if name in bounds), None)
     if lower and upper:
@@ -310,7 +324,7 @@ def _refuse_beside_equality(operators: list[str]) -> None:
     if equality is not None and len(operators) > 1:
         idle = next(name for name in operators if name != equality)
         raise validation_error(
-            f"{_written_name(idle)} has no effect beside {_written_name(equality)}, or contradicts it",
+            f"`{_written_name(idle)}` has no effect beside `{_written_name(equality)}`, or contradicts it",
             "Keep one of them.",
             _written_name(idle),
         )
@@ -320,27 +334,33 @@ def _refuse_empty_range(lower: str, upper: str, comparison: Comparison) -> None:
     fold = bool(comparison.ignore_case)
     low, high = _order_key(getattr(comparison, lower), fold), _order_key(getattr(comparison, upper), fold)
     if isinstance(low, str) != isinstance(high, str):
-        raise validation_error("a number and text have no order", "Give two numbers or two texts.", upper)
+        raise validation_error("a number and a text have no order", "Give two numbers or two texts.", upper)
     is_empty = low > high or (low == high and (lower, upper) != ("gte", "lte"))  # type: ignore[operator]
     if is_empty:
-        raise validation_error(f"no value satisfies both {lower} and {upper}", "Swap or correct the bounds.", upper)
+        raise validation_error(f"no value satisfies both `{lower}` and `{upper}`", "Swap or correct the bounds.", upper)
 
 
 def _refuse_contradictory_dates(comparison: Comparison) -> None:
     if comparison.within_last is not None and comparison.within_next is not None:
         raise validation_error(
-            "no date is both past and future", "Keep one, or put each in its own node.", "within_next"
+            "no date satisfies both `within_last` and `within_next`",
+            "Keep one, or put each in its own node.",
+            "within_next",
         )
     if (
         isinstance(comparison.after, str)
         and isinstance(comparison.before_date, str)
         and is_not_before(comparison.after, comparison.before_date)
     ):
-        raise validation_error("no date satisfies both after and before_date", "Make before_date later.", "before_date")
+        raise validation_error(
+            "no date satisfies both `after` and `before_date`",
+            "`before_date` must be later than `after`.",
+            "before_date",
+        )
 
 
 def _written_name(name: str) -> str:
-    """Return the key of the field in a rule: a trailing underscore avoids a Python keyword."""
+    """Return the JSON key of the field, without the trailing underscore that avoids a Python keyword."""
     return name.rstrip("_")
 
 

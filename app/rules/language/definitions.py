@@ -28,14 +28,16 @@ _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def _nesting_levels(value: object) -> int:
-    """Return how deep objects and lists nest. :func:`check_structure` has already limited the depth."""
+    """Return the nesting depth of objects and lists. It may recurse, because check_structure has limited the depth."""
     if isinstance(value, dict):
         return 1 + max(map(_nesting_levels, value.values()), default=0)
     return 1 + max(map(_nesting_levels, value), default=0) if isinstance(value, list) else 0
 
 
 class _NamedDefinition(BaseModel):
-    key: Key = Field(description="Name in rules and URLs: lower-case, 1 to 64 characters.")
+    key: Key = Field(
+        description="Name in rules and URLs: 1 to 64 lower-case letters and digits, separated by single _ or -."
+    )
     name: Name = Field("", description="Display name. Default: the key.")
 
     @model_validator(mode="after")
@@ -46,7 +48,7 @@ class _NamedDefinition(BaseModel):
 
 
 class _VersionedDefinition(_NamedDefinition):
-    """A definition of which every version is stored."""
+    """Base of segments, journeys and computed traits, of which every version is stored."""
 
     description: Annotated[str, StringConstraints(max_length=2_000)] = ""
     owner: Name = Field("", description="Person or team to ask about this definition.")
@@ -65,7 +67,7 @@ class SegmentIn(_VersionedDefinition):
             "description": "Bought at least twice",
             "owner": "crm@example.com",
             "rule": {"did": "Order Completed", "at_least": 2},
-            "note": "Two orders instead of three",
+            "note": "Require two orders instead of three",
         },
     )
 
@@ -100,7 +102,7 @@ class StageIn(_NamedDefinition):
         if len(_encode(self.content)) > CONTENT_BYTES_MAX:
             raise validation_error(
                 f"the content is larger than {CONTENT_BYTES_MAX} bytes",
-                "Store a short key instead, which the page looks up.",
+                "Store a short key instead, and let the page look up the content.",
                 "content",
             )
         return self
@@ -127,7 +129,7 @@ class JourneyIn(_VersionedDefinition):
         for index, key in enumerate(keys):
             if key in keys[:index]:
                 raise validation_error(
-                    f"two stages have the key {key}", "Give each stage a different key.", "stages", index, "key"
+                    f"two stages have the key `{key}`", "Give each stage a different key.", "stages", index, "key"
                 )
         return self
 
@@ -210,7 +212,7 @@ _ACCEPTED_KEYS: Final = {
     ("stage_in", ""): _accepted_keys(StageIn),
     ("trait_in", ""): _accepted_keys(TraitIn),
 }
-"""Keys that an object may have, by its kind and head; :mod:`app.rules.language.validation` names the kinds."""
+"""(kind, head) of an object -> keys that it may have; :mod:`app.rules.language.validation` lists the kinds."""
 
 
 def rule_to_json(rule: Rule) -> dict[str, Any]:

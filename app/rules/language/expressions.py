@@ -73,9 +73,9 @@ class Filtered(BaseModel):
     where: dict[Path, WhereValue] | None = Field(
         None,
         min_length=1,
-        description="Maps a path to a value or a comparison; a touchpoint must satisfy all of them. A path is dotted "
-        "and starts inside the properties. The prefixes context., traits. and touchpoint. read the other parts of the "
-        "message.",
+        description="Maps a path to a value or a comparison; a touchpoint must satisfy all of them. A dotted path "
+        "starts inside the properties. The prefixes `context.`, `traits.` and `touchpoint.` read the other parts of "
+        "the message.",
     )
     channel: Channels | None = None
     source: Sources | None = None
@@ -100,8 +100,8 @@ class Hours(BaseModel):
         start, end = self.hours
         if start % 24 == end % 24:
             raise validation_error(
-                "the hours cover the whole day, or none of it",
-                "Write [first, last], such as [9, 17]; leave it out for the whole day.",
+                "the two hours are equal, so they cover the whole day or no time",
+                "Write [first, last], such as [9, 17]; leave `during` out for the whole day.",
                 "hours",
             )
         return self
@@ -115,9 +115,9 @@ During = Annotated[Annotated[Hours, Tag("hours")] | Annotated[DuringWord, Tag("w
 
 
 class Windowed(BaseModel):
-    """Base of nodes with a time window for touchpoints. Without any part the window is unlimited; all parts must hold.
+    """Base of nodes with a time window for touchpoints.
 
-    In the descriptions t is the instant of the touchpoint.
+    A touchpoint must satisfy every part that is set. If no part is set, the window is unlimited.
     """
 
     within: Length | None = Field(
@@ -147,19 +147,25 @@ class Windowed(BaseModel):
     def _check_window(self) -> Self:
         if self.within and self.before and is_never_longer(self.within, self.before):
             raise validation_error(
-                "no touchpoint satisfies both within and before", "Make before shorter than within.", "before"
+                "no touchpoint satisfies both `within` and `before`",
+                "`before` must be shorter than `within`.",
+                "before",
             )
         if self.before and isinstance(self.during, str):
             age_days_max = DURING_AGE_DAYS_MAX[self.during]
             if age_days_max is not None and lasts_at_least_days(self.before, age_days_max):
                 raise validation_error(
-                    f"no touchpoint of {self.during} is that old", "Remove before, or remove during.", "before"
+                    f"no touchpoint in `{self.during}` is as old as `before` requires",
+                    "Remove `before` or `during`.",
+                    "before",
                 )
         if self.from_ and self.to:
             _refuse_empty_range(self.from_, self.to, self.timezone)
         if self.timezone and not self._needs_zone():
             raise validation_error(
-                "timezone has no effect: the node has no date and no calendar length", "Remove it.", "timezone"
+                "`timezone` has no effect, because the node has no date and no length in months or years",
+                "Remove it.",
+                "timezone",
             )
         return self
 
@@ -181,11 +187,15 @@ class Windowed(BaseModel):
 def _refuse_empty_range(start: str, end: str, zone: str | None) -> None:
     if is_not_before(start, end, zone):
         raise validation_error(
-            "the window ends before it begins", "Make to later than from; the window does not include to.", "to"
+            "the window ends before it begins",
+            "`to` must be later than `from`; the window does not include `to` itself.",
+            "to",
         )
     first, last = (moment_bounds(durations.parse_moment(text), zone) for text in (start, end))
     if last[0] - first[1] > durations.LENGTH_MAX:
-        raise validation_error("the window is longer than 100 years", "Move from and to closer together.", "to")
+        raise validation_error(
+            "the window is longer than 100 years", "Reduce the distance between `from` and `to`.", "to"
+        )
 
 
 # ----------------------------------------------------------------------------------- aggregates and instants
@@ -197,7 +207,7 @@ class _Aggregate(Filtered, Windowed):
 
 class SumValue(_Aggregate):
     model_config = documented_config(
-        "The exact sum of a property over the matching touchpoints in the window; 0 without touchpoints.",
+        "The exact sum of a property over the matching touchpoints in the window; 0 if no touchpoint matches.",
         {"sum": "total", "of": "Order Completed", "within": "365d"},
     )
     head: ClassVar = "sum"
@@ -310,7 +320,7 @@ class TraitOperand(BaseModel):
     head: ClassVar = "trait"
 
     trait: TraitName = Field(
-        description="Name of the trait. A name with dots is the exact name of a trait if there is one, else a path."
+        description="Name of the trait. A name with dots is a path into an object unless a trait has this exact name."
     )
 
 
@@ -355,7 +365,7 @@ def models_of(union: TypeAliasType) -> Iterator[type[BaseModel]]:
     yield from (get_args(option)[0] for option in tagged)
 
 
-# Comparisons and readings contain each other, so pydantic can only complete the models after both are defined.
+# Comparisons and value expressions contain each other, so pydantic can complete the models only after both are defined.
 VALUES: Final = tuple(models_of(Value))
 Comparison.model_rebuild(_types_namespace={"Reading": Reading})
 Filtered.model_rebuild()

@@ -8,14 +8,14 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, PlainValidator, StringConstraints, TypeAdapter, ValidationError, WithJsonSchema
 
-from app.rules.language.validation import suggest_similar, validation_error
+from app.rules.language.validation import quote_all, suggest_similar, validation_error
 from app.rules.values import calendar, durations
 
 COUNT_MAX: Final = 1_000_000
 EVENT_CHARS_MAX: Final = 200
 PATTERN_CHARS_MAX: Final = 500
 PERIODS_MAX: Final = {"day": 366, "week": 104, "month": 60}
-"""Period of ``regularly`` -> highest value of ``of_last``."""
+"""``period`` of a ``regularly`` node -> maximum value of ``of_last``."""
 DURING_AGE_DAYS_MAX: Final = {
     "today": 2,
     "yesterday": 3,
@@ -27,13 +27,14 @@ DURING_AGE_DAYS_MAX: Final = {
     "last_year": 734,
     "weekend": None,
 }
-"""Word of ``during`` -> an age in days of 24 hours that no touchpoint in that period reaches, in any timezone."""
+"""Value of ``during`` -> age in days of 24 hours that no touchpoint in that period reaches, in any timezone. ``None``
+means that a touchpoint can have any age."""
 KEY_PATTERN: Final = r"^[a-z0-9]+(?:[_-][a-z0-9]+)*$"
 _CHANNEL_PATTERN: Final = r"^[a-z][a-z0-9_]*$"
 
 
 def _one_or_several_validator(accept: Callable[[Any], str]) -> Callable[[Any], str | list[str]]:
-    """Return a validator of one word or a list of different words; ``accept`` validates one word."""
+    """Return a validator of one text or a list of distinct texts; ``accept`` validates one text."""
 
     def check(value: Any) -> str | list[str]:
         if not isinstance(value, list):
@@ -44,7 +45,7 @@ def _one_or_several_validator(accept: Callable[[Any], str]) -> Callable[[Any], s
         for index, item in enumerate(value):
             try:
                 items.append(accept(item))
-            except Exception as error:  # noqa: BLE001 - it is raised again, with the index of the item
+            except Exception as error:  # noqa: BLE001 - the error is raised again, with the index of the item
                 raise _prefixed_with_index(error, index) from None
         if len(set(items)) < len(items):
             repeated = next(index for index, item in enumerate(items) if item in items[:index])
@@ -66,7 +67,7 @@ def _text_validator(what: str, longest: int, pattern: str | None = None, remedy:
         if not isinstance(value, str):
             raise validation_error(f"{what} must be text", "Put it in quotes.")
         if not 1 <= len(value) <= longest:
-            raise validation_error(f"{what} must have 1 to {longest} characters", "Shorten or complete it.")
+            raise validation_error(f"{what} must have 1 to {longest} characters", "Shorten it, or fill it in.")
         try:
             adapter.validate_python(value)
         except ValidationError:
@@ -84,7 +85,7 @@ def _one_or_several_schema(description: str, longest: int, pattern: str | None =
     return WithJsonSchema({"anyOf": [word, several], "description": description})
 
 
-_KEY_REMEDY: Final = "Use 1 to 64 lower-case letters and digits, separated by single _ or -."
+_KEY_REMEDY: Final = "Use 1 to 64 lower-case letters and digits, separated by single `_` or `-`."
 _check_key: Final = _text_validator("a key", 64, KEY_PATTERN, _KEY_REMEDY)
 
 Key = Annotated[
@@ -120,7 +121,10 @@ Channels = Annotated[
     PlainValidator(
         _one_or_several_validator(
             _text_validator(
-                "a channel", 50, _CHANNEL_PATTERN, "Write it in lower case with underscores, such as email or in_store."
+                "a channel",
+                50,
+                _CHANNEL_PATTERN,
+                "Write it in lower case with underscores, such as `email` or `in_store`.",
             )
         )
     ),
@@ -144,12 +148,12 @@ def _check_path(value: Any) -> str:
     if path.startswith(_TOUCHPOINT) and path not in _TOUCHPOINT_PATHS:
         raise validation_error(
             "this field of a touchpoint does not exist",
-            f"Use {', '.join(_TOUCHPOINT_PATHS)}, or the path of a property.",
+            f"Use {quote_all(_TOUCHPOINT_PATHS)}, or the path of a property.",
         )
     if path == _PRIVATE_TEXT or path.startswith(_PRIVATE_TEXT + "."):
         raise validation_error(
             "rules cannot read the private texts that customers wrote",
-            "Use a property. To store the texts as a property, set the option text: property of the source.",
+            "Use a property. To store texts in a property, set the source's option `text` to `property`.",
         )
     return path
 
@@ -220,7 +224,7 @@ def _choice_validator(what: str, words: Iterable[str]) -> PlainValidator:
         if not isinstance(value, str) or value not in choices:
             raise validation_error(
                 f"{what} has a value that is not allowed",
-                suggest_similar(value, choices) or f"Use one of {', '.join(choices)}.",
+                suggest_similar(value, choices) or f"Use one of {quote_all(choices)}.",
             )
         return value
 
@@ -241,11 +245,11 @@ Timezone = Annotated[
     str, PlainValidator(_check_timezone), WithJsonSchema({"type": "string", "examples": ["Europe/Lisbon"]})
 ]
 Period = Annotated[
-    str, _choice_validator("period", PERIODS_MAX), WithJsonSchema({"type": "string", "enum": list(PERIODS_MAX)})
+    str, _choice_validator("`period`", PERIODS_MAX), WithJsonSchema({"type": "string", "enum": list(PERIODS_MAX)})
 ]
 DuringWord = Annotated[
     str,
-    _choice_validator("during", DURING_AGE_DAYS_MAX),
+    _choice_validator("`during`", DURING_AGE_DAYS_MAX),
     WithJsonSchema({"type": "string", "enum": list(DURING_AGE_DAYS_MAX)}),
 ]
 Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
@@ -260,7 +264,7 @@ def is_calendar_length(length: str | None) -> bool:
 
 
 def is_never_longer(length: str, limit: str) -> bool:
-    """Return whether ``length`` ends no later than ``limit`` from every common start, in every timezone."""
+    """Return whether ``length`` is at most as long as ``limit``, for every start and in every timezone."""
     first, second = calendar.parse_length(length), calendar.parse_length(limit)
     if first.months and second.months:
         return first.months <= second.months
@@ -268,14 +272,19 @@ def is_never_longer(length: str, limit: str) -> bool:
 
 
 def lasts_at_least_days(length: str, days: int) -> bool:
-    """Return whether the length is at least this number of days of 24 hours, from every start and in every timezone."""
+    """Return whether the length always lasts at least ``days`` days of 24 hours.
+
+    The duration of a month depends on its start and on the timezone. The result is true only if the shortest possible
+    duration is long enough.
+    """
     return _length_bounds(calendar.parse_length(length))[0] >= days * durations.MICROSECONDS["d"]
 
 
 def _length_bounds(length: calendar.Length) -> tuple[int, int]:
     """Return the shortest and longest duration of the length in microseconds.
 
-    A month has 28 to 31 days; a change of the UTC offset moves each end by at most one day, so 2 days are added.
+    A month has 28 to 31 days. A change of the UTC offset moves each end by at most one day, so each bound allows 2 more
+    days.
     """
     if not length.months:
         return length.microseconds, length.microseconds
@@ -285,7 +294,10 @@ def _length_bounds(length: calendar.Length) -> tuple[int, int]:
 
 
 def moment_bounds(bound: int | date, zone: str | None) -> tuple[int, int]:
-    """Return the earliest and latest instant that the moment can mean: a date without a timezone can mean a range."""
+    """Return the earliest and latest instant at which the moment can be.
+
+    They differ only for a date without a timezone, because it begins at different instants in different timezones.
+    """
     if not isinstance(bound, date):
         return bound, bound
     if zone is not None:
@@ -296,7 +308,10 @@ def moment_bounds(bound: int | date, zone: str | None) -> tuple[int, int]:
 
 
 def is_not_before(moment: str, limit: str, zone: str | None = None) -> bool:
-    """Return whether ``moment`` equals ``limit`` or is later, in ``zone`` or, without one, in every timezone."""
+    """Return whether ``moment`` equals ``limit`` or is later.
+
+    Dates begin in ``zone``. If it is ``None``, the result is true only if it is true in every timezone.
+    """
     first, second = durations.parse_moment(moment), durations.parse_moment(limit)
     if isinstance(first, date) and isinstance(second, date):
         return first >= second

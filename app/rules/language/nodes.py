@@ -68,7 +68,7 @@ class AnyOf(BaseModel):
 
 class Not(BaseModel):
     model_config = documented_config(
-        "True if the rule is false, for any customer.",
+        "True if the rule under `not` is false.",
         {"not": {"did": "Order Completed", "within": "90d"}},
     )
     head: ClassVar = "not"
@@ -150,8 +150,8 @@ class TraitIs(Comparison):
     """A condition on the current value of a trait, how long it has held, or when the value changed."""
 
     model_config = documented_config(
-        "True if the current value of the trait satisfies the comparison. held_for requires that it has done so for a "
-        "time; changed_within requires that the value changed recently.",
+        "True if the current value of the trait satisfies the comparison. `held_for` requires that it has done so for "
+        "a time; `changed_within` requires that the value changed recently.",
         {"trait": "plan", "in": ["pro", "team"]},
         {"trait": "address.city", "eq": "lisboa", "ignore_case": True},
         {"trait": "plan", "eq": "free", "held_for": "30d"},
@@ -160,12 +160,12 @@ class TraitIs(Comparison):
     head: ClassVar = "trait"
 
     trait: TraitName = Field(
-        description="Name of the trait. A name with dots is the exact name of a trait if there is one, else a path."
+        description="Name of the trait. A name with dots is a path into an object unless a trait has this exact name."
     )
     held_for: Length | None = Field(
         None,
-        description="The comparison has held for this long without a break. Without a comparison: the trait has been "
-        "set to the same value for this long.",
+        description="The comparison has been true for this long without a break. If the node has no comparison, the "
+        "trait has had the same value for this long.",
     )
     changed_within: Length | None = Field(
         None, description="The value changed less than this long ago. Its first value and its removal are changes."
@@ -186,21 +186,23 @@ class TraitIs(Comparison):
         dated = is_calendar_length(self.held_for) or is_calendar_length(self.changed_within) or self.has_dates
         if self.timezone and not dated:
             raise validation_error(
-                "timezone has no effect: the node has no date operator and no calendar length", "Remove it.", "timezone"
+                "`timezone` has no effect, because the node has no date operator and no length in months or years",
+                "Remove it.",
+                "timezone",
             )
         return self
 
 
 class _Membership(BaseModel):
-    """Base of nodes about a segment or a stage: current membership, its duration, or any membership up to now."""
+    """Base of nodes about the membership in a segment or stage: now, for some time, or at any time up to now."""
 
     for_at_least: Length | None = Field(
-        None, description="The customer has been there for at least this long without a break."
+        None, description="The customer has been in the segment or stage for at least this long without a break."
     )
     entered_within: Length | None = Field(
-        None, description="The customer is there now and entered less than this long ago."
+        None, description="The customer is in the segment or stage now and entered it less than this long ago."
     )
-    ever: Flag | None = Field(None, description="The customer was there at some instant up to now.")
+    ever: Flag | None = Field(None, description="The customer was in the segment or stage at some instant up to now.")
     timezone: Timezone | None = Field(
         None,
         description="Timezone in which months are added. Default: the timezone trait of the customer, then the "
@@ -211,25 +213,27 @@ class _Membership(BaseModel):
     def _check_times(self) -> Self:
         beside = next((name for name in ("for_at_least", "entered_within") if getattr(self, name) is not None), None)
         if self.ever and beside:
-            raise validation_error(f"ever cannot be combined with {beside}", "Keep one of them.", beside)
+            raise validation_error(f"`ever` cannot be combined with `{beside}`", "Keep one of them.", beside)
         if self.for_at_least and self.entered_within:
             _refuse_contradiction(self.for_at_least, self.entered_within, "entered_within", "for_at_least")
         if self.timezone and not (is_calendar_length(self.for_at_least) or is_calendar_length(self.entered_within)):
             raise validation_error(
-                "timezone has no effect: the node has no length in months or years", "Remove it.", "timezone"
+                "`timezone` has no effect, because the node has no length in months or years", "Remove it.", "timezone"
             )
         return self
 
 
 def _refuse_contradiction(least: str, most: str, at: str, other: str) -> None:
     if is_never_longer(most, least):
-        raise validation_error(f"no duration satisfies both {other} and {at}", f"Make {at} longer than {other}.", at)
+        raise validation_error(
+            f"no duration satisfies both `{other}` and `{at}`", f"`{at}` must be longer than `{other}`.", at
+        )
 
 
 class InSegment(_Membership):
     model_config = documented_config(
-        "True if the customer is in the segment now. Modifiers: for at least a time, entered within a time, or a "
-        "member at any time up to now.",
+        "True if the customer is in the segment now. `for_at_least` and `entered_within` also test for how long; "
+        "`ever` tests for membership at any time up to now instead.",
         {"segment": "repeat-buyers"},
         {"segment": "repeat-buyers", "for_at_least": "30d"},
         {"segment": "trial", "ever": True},
@@ -241,8 +245,8 @@ class InSegment(_Membership):
 
 class AtStage(_Membership):
     model_config = documented_config(
-        "True if the current stage of the customer is one of these. Modifiers: for at least a time, entered within a "
-        "time, or at any time up to now.",
+        "True if the current stage of the customer is one of these. `for_at_least` and `entered_within` also test for "
+        "how long; `ever` tests for the stages at any time up to now instead.",
         {"stage": ["purchase", "post-purchase"], "journey": "six-stage"},
         {"stage": "consideration", "entered_within": "7d"},
     )
@@ -261,7 +265,9 @@ class Bucket(BaseModel):
     head: ClassVar = "bucket"
 
     bucket: list[Annotated[int, Field(ge=0, le=100)]] = Field(
-        min_length=2, max_length=2, description="[first, last) in percent; the share does not include the last."
+        min_length=2,
+        max_length=2,
+        description="[first, last] in percent; the share includes `first` and excludes `last`.",
     )
     salt: Annotated[str, StringConstraints(max_length=200)] = Field(
         "", description="A different salt selects different customers."
@@ -270,7 +276,9 @@ class Bucket(BaseModel):
     @model_validator(mode="after")
     def _check_share(self) -> Self:
         if self.bucket[0] >= self.bucket[1]:
-            raise validation_error("the share contains no customer", "Write [first, last], such as [0, 50].", "bucket")
+            raise validation_error(
+                "the share is empty", "Write [first, last] with a higher `last`, such as [0, 50].", "bucket"
+            )
         return self
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from app.errors import InvalidDefinition
 from app.rules.language.expressions import TraitOperand, Value
 from app.rules.language.nodes import AtStage, InSegment, Rule, TraitIs
-from app.rules.language.validation import json_pointer
+from app.rules.language.validation import json_pointer, quote_all
 
 PathStep = str | int
 
@@ -37,9 +37,9 @@ class Definition(msgspec.Struct, frozen=True):
 
 
 class NamedRule(NamedTuple):
-    """The rule of a segment or stage, or the value of a computed trait, with its id.
+    """The rule of a segment or stage, or the value expression of a computed trait, with its id.
 
-    ``at`` is its JSON path in the definition.
+    ``at`` is the JSON path of the rule or value expression in its definition.
     """
 
     id: str
@@ -69,14 +69,14 @@ def stage_id(journey: str, stage: str) -> str:
 def index_rules(definitions: Sequence[Definition]) -> dict[str, NamedRule]:
     """Return the rules and values by id, in the order of the definitions.
 
-    Raises :class:`InvalidDefinition` if two have the same id.
+    Raises :class:`InvalidDefinition` if two rules or values have the same id.
     """
     rules: dict[str, NamedRule] = {}
     for definition in definitions:
         for named in _rules_of(definition):
             if named.id in rules:
                 raise InvalidDefinition(
-                    json_pointer([*named.at[:-1], "key"]), f"{named.id} is defined twice", "Rename one of them."
+                    json_pointer([*named.at[:-1], "key"]), f"`{named.id}` is defined twice", "Rename one of them."
                 )
             rules[named.id] = named
     return rules
@@ -92,8 +92,8 @@ def _rules_of(definition: Definition) -> Iterator[NamedRule]:
             if definition.key == "timezone":
                 raise InvalidDefinition(
                     "/key",
-                    "the trait timezone cannot be computed",
-                    "Send it with identify, or use another key.",
+                    "the trait `timezone` cannot be computed",
+                    "Send the timezone with `identify`, or use another key.",
                 )
             yield NamedRule(trait_id(definition.key), definition.value, ("value",))
         case "journey":
@@ -157,7 +157,7 @@ def find_references(
             if segment_id(node.segment) not in named:
                 raise InvalidDefinition(
                     json_pointer([*at, "segment"]),
-                    f"{rule_id} refers to the segment {node.segment}, which does not exist",
+                    f"`{rule_id}` refers to the segment `{node.segment}`, which does not exist",
                     "Create it first, or correct the key.",
                 )
             yield Reference((segment_id(node.segment),), at)
@@ -172,9 +172,9 @@ def find_references(
 
 
 def find_computed_trait(name: str, named: Mapping[str, Any]) -> str | None:
-    """Return the id of the computed trait that ``name`` reads, as its name or as a path into its value.
+    """Return the id of the computed trait that ``name`` refers to: its key, or a path into its value.
 
-    Return ``None`` if no definition computes the trait: messages declare it.
+    Return ``None`` if ``name`` refers to a declared trait, whose value messages set.
     """
     candidates = (trait_id(name), trait_id(name.partition(".")[0]))
     return next((candidate for candidate in candidates if candidate in named), None)
@@ -183,7 +183,7 @@ def find_computed_trait(name: str, named: Mapping[str, Any]) -> str | None:
 def resolve_stage_positions(
     node: AtStage, at: tuple[PathStep, ...], journeys: Mapping[str, tuple[tuple[str, str], ...]], default_journey: str
 ) -> frozenset[int]:
-    """Return the positions, in the order of the journey, of the stages that the node names.
+    """Return the positions in the journey of the stages that the node lists.
 
     Raises :class:`InvalidDefinition` if the journey or a stage does not exist.
     """
@@ -191,8 +191,8 @@ def resolve_stage_positions(
     if journey not in journeys:
         raise InvalidDefinition(
             json_pointer([*at, "journey" if node.journey else "stage"]),
-            f"the journey {journey} does not exist",
-            "Create it first, or set journey to another key.",
+            f"the journey `{journey}` does not exist",
+            "Create it first, or set `journey` to another key.",
         )
     keys = [key for key, _ in journeys[journey]]
     targets = node.stage if isinstance(node.stage, list) else [node.stage]
@@ -200,16 +200,16 @@ def resolve_stage_positions(
         if key not in keys:
             raise InvalidDefinition(
                 json_pointer([*at, "stage"]),
-                f"the journey {journey} has no stage {key}",
-                f"Its stages are {', '.join(keys)}.",
+                f"the journey `{journey}` has no stage `{key}`",
+                f"Its stages are {quote_all(keys)}.",
             )
     return frozenset(keys.index(key) for key in targets)
 
 
 def sort_by_dependency(named: Mapping[str, NamedRule], reads: Mapping[str, list[Reference]]) -> list[str]:
-    """Return the ids so that each comes after all ids that it reads (a depth-first topological sort).
+    """Return the ids so that each rule comes after all rules that it reads (a depth-first topological sort).
 
-    Raises :class:`InvalidDefinition` with the members of the cycle if definitions read each other in a cycle.
+    Raises :class:`InvalidDefinition` with the ids of the cycle if definitions read each other in a cycle.
     """
     ordered: list[str] = []
     finished: set[str] = set()
@@ -228,7 +228,7 @@ def sort_by_dependency(named: Mapping[str, NamedRule], reads: Mapping[str, list[
                 cycle = [*list(trail)[list(trail).index(target) :], target]
                 raise InvalidDefinition(
                     json_pointer(at),
-                    f"definitions refer to each other in a cycle: {' > '.join(cycle)}",
+                    f"definitions refer to each other in a cycle: `{' > '.join(cycle)}`",
                     "Remove one of these references.",
                 )
             elif target not in finished:

@@ -35,10 +35,10 @@ class Did(Filtered, Windowed):
 
     did: Events
     at_least: Count | None = Field(None, description="At least this number.")
-    at_most: Count | None = Field(None, description="At most this number, which includes 0.")
+    at_most: Count | None = Field(None, description="At most this number. 0 touchpoints also satisfy it.")
     exactly: Count | None = Field(None, description="Exactly this number.")
     between: list[Count] | None = Field(
-        None, min_length=2, max_length=2, description="[lowest, highest] number; the range includes both."
+        None, min_length=2, max_length=2, description="[lowest, highest] number; the range includes both bounds."
     )
 
     @property
@@ -57,10 +57,12 @@ class Did(Filtered, Windowed):
         counts = [name for name in ("at_least", "at_most", "exactly", "between") if getattr(self, name) is not None]
         if len(counts) > 1:
             raise validation_error(
-                "the node has more than one count", "Keep one of at_least, at_most, exactly, between.", counts[1]
+                "the node has more than one count",
+                "Keep one of `at_least`, `at_most`, `exactly`, `between`.",
+                counts[1],
             )
         if self.at_least == 0:
-            raise validation_error("at_least 0 is always true", "Use at least 1, or remove the node.", "at_least")
+            raise validation_error("`at_least: 0` is always true", "Use 1 or more, or remove the node.", "at_least")
         if self.between is not None and self.between[0] > self.between[1]:
             raise validation_error(
                 "the lower bound is greater than the upper bound", "Write [lowest, highest].", "between"
@@ -74,7 +76,9 @@ class _SingleTouchpoint(Filtered, Windowed):
     @model_validator(mode="after")
     def _require_window(self) -> Self:
         if not self.has_window:
-            raise validation_error("the node has no window", "Add within, before, from, to or during; or use did.")
+            raise validation_error(
+                "the node has no window", "Add `within`, `before`, `from`, `to` or `during`; or use `did`."
+            )
         return self
 
 
@@ -100,7 +104,8 @@ class Last(_SingleTouchpoint):
 
 class PlainDid(Filtered):
     model_config = documented_config(
-        "A touchpoint that must not follow in a sequence.", {"did": "Order Completed", "channel": ["web", "app"]}
+        "A touchpoint that must not follow the previous step of a sequence.",
+        {"did": "Order Completed", "channel": ["web", "app"]},
     )
     head: ClassVar = "did"
 
@@ -121,15 +126,17 @@ class Step(PlainDid):
     def _check_gap(self) -> Self:
         if self.within and self.after_at_least and is_never_longer(self.within, self.after_at_least):
             raise validation_error(
-                "no gap satisfies both within and after_at_least", "Make it shorter than within.", "after_at_least"
+                "no time between the steps satisfies both `within` and `after_at_least`",
+                "`after_at_least` must be shorter than `within`.",
+                "after_at_least",
             )
         return self
 
 
 class NotStep(BaseModel):
     model_config = documented_config(
-        "The last step of a sequence: no matching touchpoint follows the previous step within this time. It becomes "
-        "true when the time has passed.",
+        "The last step of a sequence: no matching touchpoint follows the previous step within this time. The step "
+        "becomes true when the time has passed.",
         {"not": {"did": "Order Completed"}, "within": "1h"},
     )
     head: ClassVar = "not"
@@ -154,7 +161,7 @@ class Sequence(Windowed):
     head: ClassVar = "sequence"
 
     sequence: list[AnyStep] = Field(
-        min_length=2, max_length=10, description="2 to 10 steps in order. Only the last step may be a not."
+        min_length=2, max_length=10, description="2 to 10 steps in order. Only the last step may be a `not`."
     )
     same: Paths | None = Field(
         None, description="Paths whose values must be equal in all touchpoints of the sequence, such as product_id."
@@ -176,15 +183,15 @@ class Sequence(Windowed):
         for index, step in enumerate(self.sequence[:-1]):
             if isinstance(step, NotStep):
                 raise validation_error(
-                    "only the last step may be a not", "Move it to the end.", "sequence", index, "not"
+                    "only the last step may be a `not`", "Move it to the end.", "sequence", index, "not"
                 )
         first = self.sequence[0]
         assert isinstance(first, Step)
         for gap in ("within", "after_at_least"):
             if getattr(first, gap) is not None:
                 raise validation_error(
-                    f"the first step cannot have {gap}, because no step precedes it",
-                    f"Put {gap} on the second step, or put a window on the sequence.",
+                    f"the first step cannot have `{gap}`, because no step precedes it",
+                    f"Put `{gap}` on the second step, or put a window on the sequence.",
                     *("sequence", 0, gap),
                 )
         if self.within:
@@ -192,13 +199,13 @@ class Sequence(Windowed):
         return self
 
     def _refuse_steps_outlasting(self, within: str) -> None:
-        """Raise if a step takes so long that the first touchpoint has always left the window by then."""
+        """Raise if a step takes as long as the window, because the first touchpoint has then always left it."""
         for index, step in enumerate(self.sequence):
             name = "within" if isinstance(step, NotStep) else "after_at_least"
             length = getattr(step, name)
             if length is not None and is_never_longer(within, length):
                 raise validation_error(
-                    f"{name} is not shorter than the window of the sequence ({within}), so the sequence is never true",
+                    f"`{name}` is not shorter than the window of the sequence ({within}), so it is never true",
                     "Make it shorter, or make the window longer.",
                     *("sequence", index, name),
                 )
@@ -242,11 +249,13 @@ class Regularly(Filtered):
     def _check_periods(self) -> Self:
         longest = PERIODS_MAX[self.period]
         if self.of_last > longest:
-            raise validation_error(f"of_last is more than {longest} periods", f"Use {longest} or fewer.", "of_last")
+            raise validation_error(f"`of_last` is more than {longest} periods", f"Use {longest} or fewer.", "of_last")
         if self.at_least > self.of_last:
-            raise validation_error("at_least is greater than of_last", "Make it at most of_last.", "at_least")
+            raise validation_error(
+                "`at_least` is greater than `of_last`", "Reduce `at_least`, or increase `of_last`.", "at_least"
+            )
         if self.timezone and self.period != "month" and not self.filter_has_dates:
             raise validation_error(
-                "timezone has no effect: days and weeks have an exact length", "Remove it.", "timezone"
+                "`timezone` has no effect, because days and weeks have an exact length", "Remove it.", "timezone"
             )
         return self

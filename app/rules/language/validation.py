@@ -5,8 +5,8 @@ and size before any recursive code runs, and it checks that each node has one he
 :mod:`app.rules.language.nodes` check the fields; :func:`to_invalid_definition` turns their first error into an
 :class:`InvalidDefinition`.
 
-Both passes need to know what an object is meant to be. Its *kind* names that: ``rule``, ``value`` (a value expression),
-``reading`` (an operand that is a trait or a value expression), ``step``, ``segment_in`` and so on.
+Both passes need to know the role of each object in a definition. This role is its *kind*: ``rule``, ``value`` (a value
+expression), ``reading`` (an operand that is a trait or a value expression), ``step``, ``segment_in`` and so on.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ OPERAND_OPERATORS: Final = (
     *("eq", "ne", "gt", "gte", "lt", "lte", "contains", "not_contains", "starts_with", "ends_with"),
     *("after", "before_date"),
 )
-"""Operators whose operand may be a reading: a trait or a value expression."""
+"""Operators whose operand may be a trait or a value expression."""
 ANNIVERSARIES_MAX: Final = 5
-"""Maximum number of ``anniversary_within`` in one rule: the engine finds the next one by a search over years."""
+"""Maximum number of ``anniversary_within`` in one rule, because the engine searches year by year for each next
+anniversary."""
 
 _LEVELS_INSIDE_NODE: Final = 6
 _VALUES_PER_NODE: Final = 20
@@ -57,13 +58,13 @@ _KIND_LABELS: Final = {
     "value": "a value expression",
     "reading": "an operand",
     "step": "a step",
-    "plain_did": "the node under not",
+    "plain_did": "the node under `not`",
     "segment_in": "a segment",
     "journey_in": "a journey",
     "stage_in": "a stage",
     "trait_in": "a computed trait",
     "where_value": "a comparison",
-    "during": "during",
+    "during": "`during`",
 }
 _CHILD_KINDS: Final = {
     ("rule", "all"): "rules",
@@ -97,11 +98,16 @@ def validation_error(message: str, remedy: str, *at: str | int) -> PydanticCusto
 def suggest_similar(word: object, choices: Iterable[str]) -> str:
     """Return "Did you mean ...?" with the most similar choice; "" if no choice is similar."""
     matches = get_close_matches(str(word)[:40], list(choices), 1, 0.7)
-    return f"Did you mean {matches[0]}?" if matches else ""
+    return f"Did you mean `{matches[0]}`?" if matches else ""
+
+
+def quote_all(words: Iterable[str]) -> str:
+    """Return the words in backticks, separated by commas."""
+    return ", ".join(f"`{word}`" for word in words)
 
 
 def check_structure(data: object, path: str, kind: str, limits: Limits) -> None:
-    """Check depth, size and heads, and that values have no null, NUL character or number that is not finite.
+    """Check depth, size and heads, and refuse null, NUL characters and numbers that are not finite.
 
     ``path`` is the JSON path of ``data`` and ``kind`` its kind (a key of ``_KIND_LABELS``). Values are checked in
     document order, without recursion. Raises :class:`InvalidDefinition` for the first error.
@@ -172,7 +178,7 @@ class _SizeGuard:
         if kind in ("rule", "where_value") and "anniversary_within" in value:
             self._anniversaries += 1
             if self._anniversaries > ANNIVERSARIES_MAX:
-                self._refuse(f"the rule has more than {ANNIVERSARIES_MAX} anniversaries")
+                self._refuse(f"the rule has more than {ANNIVERSARIES_MAX} `anniversary_within`")
 
     def _refuse(self, message: str) -> None:
         raise InvalidDefinition(self._path, message, "Move a part into a segment and refer to it.")
@@ -180,21 +186,21 @@ class _SizeGuard:
 
 def _check_head(node: object, kind: str) -> None:
     heads = _NODE_HEADS[kind]
-    listed_heads = f"Use one of {', '.join(heads)}."
+    listed_heads = f"Use one of {quote_all(heads)}."
     if not isinstance(node, Mapping):
         raise validation_error(f"{_KIND_LABELS[kind]} must be an object with one head", listed_heads)
     node_heads = [key for key in node if key in heads]
     if len(node_heads) > 1:
         raise validation_error(
-            f"the node has more than one head: {', '.join(node_heads)}",
-            "Put each in its own node, under all or any." if kind == "rule" else "Keep one of them.",
+            f"the node has more than one head: {quote_all(node_heads)}",
+            "Put each in its own node, under `all` or `any`." if kind == "rule" else "Keep one of them.",
         )
     if node_heads:
         return
     elsewhere = next((key for key in node if key in HEADS or key in VALUE_HEADS), None)
     if elsewhere is not None:
         raise validation_error(
-            f"{_KIND_LABELS[kind]} cannot have the head {elsewhere}",
+            f"{_KIND_LABELS[kind]} cannot have the head `{elsewhere}`",
             _suggest_other_head(elsewhere, kind) or listed_heads,
             elsewhere,
         )
@@ -203,15 +209,15 @@ def _check_head(node: object, kind: str) -> None:
 
 
 def _suggest_other_head(head: str, kind: str) -> str:
-    """Return the remedy for a head that another kind of node has; "" if there is no special one."""
+    """Return the remedy for a head that is valid only in another kind of node; "" for the general remedy."""
     if kind == "rule" and head == "count":
-        return 'Use {"did": ...} with at_least, at_most, exactly or between.'
+        return 'Use {"did": ...} with `at_least`, `at_most`, `exactly` or `between`.'
     if kind == "rule":
-        return 'Use {"first": ...} or {"last": ...} with a window, or put it under after or before_date of a trait.'
+        return 'Use {"first": ...} or {"last": ...} with a window, or put it under `after` or `before_date` of a trait.'
     if kind in ("value", "reading") and head == "did":
         return 'To count touchpoints, use {"count": ...}.'
     if kind == "value" and head == "trait":
-        return "A computed trait is computed from touchpoints; use an aggregate, count, first_at or last_at."
+        return "A computed trait is computed from touchpoints; use an aggregate, `count`, `first_at` or `last_at`."
     return ""
 
 
@@ -219,7 +225,7 @@ def _check_where_value(value: Mapping[object, object]) -> None:
     head = next((str(key) for key in value if key in _NODE_HEADS["reading"]), None)
     if head is not None:
         raise validation_error(
-            f"{head} is not an operator of a comparison",
+            f"`{head}` is not an operator of a comparison",
             f'Put it under an operator, such as {{"eq": {{"{head}": ...}}}}.',
             head,
         )
@@ -228,7 +234,7 @@ def _check_where_value(value: Mapping[object, object]) -> None:
 def _check_scalar(value: object) -> None:
     if value is None:
         raise validation_error(
-            "null is not allowed", "Leave the key out; to test for a missing value, use exists: false."
+            "null is not allowed", "Leave the key out; to test for a missing value, use `exists: false`."
         )
     if isinstance(value, str):
         _check_text(value)
@@ -273,7 +279,10 @@ def _path_steps(location: _Location) -> Iterator[str | int]:
 
 
 def json_pointer(steps: Iterator[str | int] | Sequence[str | int]) -> str:
-    """Return the JSON pointer (RFC 6901) of the steps. Long or unprintable keys of clients are cut and escaped."""
+    """Return the JSON pointer (RFC 6901) of the steps.
+
+    Clients choose the keys, so long keys are cut and unprintable characters are escaped.
+    """
     return "".join(f"/{_printable(step)}" for step in steps)
 
 
@@ -285,14 +294,14 @@ def _printable(step: str | int) -> str:
 _MESSAGES: Final = {
     "int_type": ("the value must be a whole number", "Write it without quotes, decimal point or exponent."),
     "string_type": ("the value must be text", "Put it in quotes."),
-    "bool_type": ("the value must be true or false", "Write true or false without quotes, or leave it out."),
+    "bool_type": ("the value must be true or false", "Write true or false without quotes, or leave the key out."),
     "list_type": ("the value must be a list", "Put the items in [ ]."),
-    "dict_type": ("the value must be an object", "Put the members in { }."),
-    "model_type": ("the value must be an object", "Put the members in { }."),
-    "too_short": ("the value is empty or has too few items", "Give all its items, or leave it out."),
+    "dict_type": ("the value must be an object", "Put the fields in { }."),
+    "model_type": ("the value must be an object", "Put the fields in { }."),
+    "too_short": ("the value is empty or has too few items", "Give all its items, or leave the key out."),
     "greater_than_equal": ("the number is too small", "Give a larger number."),
     "less_than_equal": ("the number is too large", "Give a smaller number."),
-    "string_too_short": ("the text is empty", "Give some text, or leave it out."),
+    "string_too_short": ("the text is empty", "Give some text, or leave the key out."),
 }
 
 
@@ -345,7 +354,7 @@ def _describe_error(
         case "extra_forbidden":
             return *_describe_unknown_key(_printable(steps[-1]), owner, keys), ()
         case "missing":
-            return f"{steps[-1]} is missing", "Add it.", ()
+            return f"`{steps[-1]}` is missing", "Add it.", ()
         case "string_too_long" | "too_long" as error_type:
             unit = "characters" if error_type == "string_too_long" else "items"
             return f"the value has more than {context['max_length']} {unit}", "Shorten it.", ()
@@ -359,11 +368,11 @@ def _describe_unknown_key(
     key: str, owner: tuple[str, str], keys: Mapping[tuple[str, str], Sequence[str]]
 ) -> tuple[str, str]:
     kind, head = owner
-    name = f"a {head} node" if kind == "rule" else _KIND_LABELS[kind]
+    name = f"a `{head}` node" if kind == "rule" else _KIND_LABELS[kind]
     if kind == "value" and key in keys["where_value", "comparison"]:
         return (
             f"{name} cannot contain a comparison",
             f'Use it as an operand instead, such as {{"trait": ..., "{key}": {{"{head}": ...}}}}.',
         )
     guess = suggest_similar(key, keys[owner])
-    return f"{name} has no key {key}", guess or "Correct or remove it; docs/rules.md lists the keys."
+    return f"{name} has no key `{key}`", guess or "Correct or remove it; docs/rules.md lists the keys."

@@ -26,7 +26,7 @@ _PERIODS: Final[dict[str, tuple[bool, _PeriodUnit]]] = {
     "this_year": (True, "year"),
     "last_year": (False, "year"),
 }
-"""Word of ``during`` -> (whether it means the current period or the previous one, unit of the period)."""
+"""Value of ``during`` -> (whether it means the current period or the previous one, unit of the period)."""
 
 PERIODS: Final = tuple(_PERIODS)
 
@@ -82,9 +82,9 @@ def add(p: int, length: Length, zone: str) -> int:
 
 
 def subtract(p: int, length: Length, zone: str) -> int:
-    """Return the instant ``length`` before ``p``, by the rules of ``add``.
+    """Return the instant ``length`` before ``p``, with the same rules as ``add``.
 
-    It is not the inverse of ``add`` if a day was cut to the end of a month.
+    It does not invert ``add`` if ``add`` moved a day to the end of a shorter month.
     """
     return _clamp(p - length.microseconds) if length.is_exact else _shift_months(p, -length.months, zone)
 
@@ -96,7 +96,7 @@ def start_of_day(day: date, zone: str) -> int:
     """Return the first instant of the local ``day``."""
     try:
         return durations.first_instant_of_day(day, zone)
-    except OverflowError:  # In UTC it is in the year 0 or 10000.
+    except OverflowError:  # In UTC the day begins in the year 0 or 10000.
         return EARLIEST if day.year == 1 else LATEST
 
 
@@ -124,7 +124,8 @@ def local_day(p: int, zone: str) -> date:
 def period_bounds(word: str, p: int, zone: str) -> tuple[int, int]:
     """Return the half-open interval of ``now`` in which ``p`` is in the period ``word``, one of ``PERIODS``.
 
-    Example: for ``yesterday`` it is the day after the day of ``p``. It is empty if the timezone skipped that day.
+    Example: ``p`` is in ``yesterday`` during the local day after its own day. The interval is empty if the timezone
+    skipped that day.
     """
     is_current, unit = _PERIODS[word]
     day = local_day(p, zone)
@@ -136,7 +137,7 @@ def period_bounds(word: str, p: int, zone: str) -> tuple[int, int]:
 
 
 def _first_day_after(day: date, unit: _PeriodUnit) -> int:
-    """Return the ordinal of the first day after the unit that contains ``day``; it may be after the year 9999."""
+    """Return the ordinal of the first day after the period that contains ``day``; it may be after the year 9999."""
     match unit:
         case "day":
             return day.toordinal() + 1
@@ -211,16 +212,19 @@ def _shift_crossings(v: int, months: int, zone: str) -> tuple[int, ...]:
 
 
 def _offset_changes(first: int, last: int, zone: str) -> list[int]:
-    """Return the instants from ``first`` to ``last``, and a few around, at which the UTC offset of the zone changes."""
+    """Return the instants from ``first`` to ``last`` at which the UTC offset of the zone changes.
+
+    Whole UTC days are searched, so the result can include changes less than a day before ``first`` or after ``last``.
+    """
     changes = (_offset_change_on(day, zone) for day in range(first // _DAY, last // _DAY + 1))
     return [change for change in changes if change is not None]
 
 
 @lru_cache(maxsize=16_384)
 def _offset_change_on(day: int, zone: str) -> int | None:
-    """Return the instant in a UTC day (numbered from 1970) at which the offset of the zone changes, if it does.
+    """Return the instant in a UTC day (numbered from 1970) at which the offset of the zone changes, or ``None``.
 
-    No zone changes its offset twice in a day, so a binary search finds the instant.
+    A zone does not change its offset twice in a day, so a binary search finds the instant.
     """
     earlier, later = day * _DAY, (day + 1) * _DAY
     before = utc_offset(earlier, zone)

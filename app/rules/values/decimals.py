@@ -1,4 +1,4 @@
-"""Exact numbers, and numbers written as text."""
+"""Parser of exact numbers, with a limit on their digits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _JSON_NUMBER: Final = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-
 
 
 def parse_json_number(text: str) -> Number | None:
-    """Return the number in ``text``, or ``None`` if it is not a JSON number of at most 400 digits without exponent."""
+    """Return the number in ``text``, or ``None`` if it is not a JSON number.
+
+    ``None`` is also returned for a number with more than 400 digits when written without an exponent.
+    """
     match = _JSON_NUMBER.fullmatch(text)
     if match is None:
         return None
@@ -31,7 +34,7 @@ def parse_json_number(text: str) -> Number | None:
 
 
 def count_digits(number: Number) -> int:
-    """Return the number of digits that the number has without an exponent: 4 for 1e3, and 4 for 0.001."""
+    """Return the number of digits of the number when written without an exponent: 4 for 1e3, and 4 for 0.001."""
     if isinstance(number, int):
         return len(str(abs(number))) if number.bit_length() <= 4_000 else DIGITS_MAX * 3
     _, digits, exponent = number.as_tuple()
@@ -42,7 +45,7 @@ def count_digits(number: Number) -> int:
 
 
 def as_number(value: Any) -> Number | None:
-    """Return the number that an order comparison uses: a number, or text that is one. ``None`` for any other value."""
+    """Return the number that ``gt`` and similar operators compare: the value, or the number in a text; or ``None``."""
     kind = type(value)
     if kind is int or kind is Decimal:
         return value  # type: ignore[no-any-return]

@@ -27,7 +27,8 @@ LENGTH_MAX: Final = 36_525 * MICROSECONDS["d"]
 """100 years in microseconds. A longer length is probably a typing error."""
 
 ZONE_SHIFT_MAX: Final = 15 * MICROSECONDS["h"]
-"""Microseconds. In every timezone since 1970 (-12 h to +14 h), a local date begins within this time of the UTC date."""
+"""Upper bound, in microseconds, of the distance between the starts of a local date and of the same date in UTC. Offsets
+since 1970 are from -12 h to +14 h."""
 
 EARLIEST: Final = -62_135_596_800_000_000
 LATEST: Final = 253_402_300_799_999_999
@@ -47,7 +48,7 @@ def parse_exact_length(text: str) -> int:
     """Return the microseconds of a length such as ``"90d"``; exact units only, from 1 ms to 100 years."""
     number, unit = split_length(text)
     if unit in CALENDAR_UNITS:
-        raise ValueError(f"{unit} is a calendar unit, which has no exact length")
+        raise ValueError(f"`{unit}` is a calendar unit, which has no exact length")
     microseconds = number * MICROSECONDS[unit]
     if microseconds > LENGTH_MAX:
         raise ValueError("the length is longer than 100 years")
@@ -62,12 +63,12 @@ def split_length(text: str) -> tuple[int, str]:
     number, unit = match.groups()
     units = (*MICROSECONDS, *CALENDAR_UNITS)
     if unit not in units:
-        raise ValueError(f"{unit} is not a unit of length; the units are {' '.join(units)}")
+        raise ValueError(f"`{unit}` is not a unit of length; the units are {' '.join(units)}")
     return int(number), unit
 
 
 def parse_moment(text: str) -> int | date:
-    """Return the microseconds of an RFC 3339 instant with an offset; return a date alone as a date.
+    """Return an RFC 3339 instant with an offset in microseconds, and a date without a time as a date.
 
     The years 1900 to 2199 are allowed.
     """
@@ -142,7 +143,7 @@ def _utc_offset(instant: int, tz: ZoneInfo) -> timedelta | None:
 
 @cache
 def get_zone_info(zone: str) -> ZoneInfo:
-    """Return ``ZoneInfo(zone)`` from a cache: the cache of ``ZoneInfo`` has eight zones and reads others again."""
+    """Return ``ZoneInfo(zone)`` from an unlimited cache; ``ZoneInfo`` itself keeps only eight zones in memory."""
     return ZoneInfo(zone)
 
 
@@ -152,5 +153,5 @@ def _timezones() -> frozenset[str]:
 
 
 def is_timezone(name: Any) -> bool:
-    """Return whether ``name`` is a zone of the IANA database; it may be of any type, because traits are."""
+    """Return whether ``name``, which may have any type, is a zone of the IANA database."""
     return isinstance(name, str) and name in _timezones()

@@ -8,7 +8,8 @@ import re2
 
 _PATTERN_MEMORY: Final = 1 << 20
 _PROGRAM_SIZE_MAX: Final = 3_000
-"""Limits for one pattern: bytes of memory, and RE2 instructions. A definition with a larger pattern is refused."""
+"""Limits for one pattern: memory in bytes, and program size in RE2 instructions. A definition with a larger pattern is
+refused."""
 
 
 def measure_pattern(pattern: str, *, fold: bool) -> int:
@@ -17,7 +18,7 @@ def measure_pattern(pattern: str, *, fold: bool) -> int:
 
 
 def find_pattern_error(text: str) -> str | None:
-    """Return the reason why ``matches`` cannot use the pattern, mostly in the words of RE2; ``None`` if it can."""
+    """Return why ``matches`` cannot use the pattern, usually with RE2's message; ``None`` if it is valid."""
     try:
         sizes = [measure_pattern(text, fold=fold) for fold in (False, True)]
     except re2.error as error:

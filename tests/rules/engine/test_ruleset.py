@@ -99,23 +99,23 @@ def test_dependencies_include_segments_and_stages() -> None:
 @pytest.mark.parametrize(
     ("definitions", "path", "expected_text"),
     [
-        ([segment("a", {"all": [{"segment": "b"}]})], "/rule/all/0/segment", "segment b"),
+        ([segment("a", {"all": [{"segment": "b"}]})], "/rule/all/0/segment", "segment `b`"),
         ([segment("a", {"segment": "a"})], "/rule", "segment:a > segment:a"),
         ([segment("a", {"segment": "b"}), segment("b", {"not": {"segment": "a"}})], "/rule/not", "b > segment:a"),
-        ([segment("a", {"stage": "s"})], "/rule/stage", "journey main"),
-        ([segment("a", {"stage": "s", "journey": "j"})], "/rule/journey", "journey j"),
-        ([segment("a", {"stage": ["x"]}), journey("main", [("s", {"did": "A"})])], "/rule/stage", "no stage x"),
+        ([segment("a", {"stage": "s"})], "/rule/stage", "journey `main`"),
+        ([segment("a", {"stage": "s", "journey": "j"})], "/rule/journey", "journey `j`"),
+        ([segment("a", {"stage": ["x"]}), journey("main", [("s", {"did": "A"})])], "/rule/stage", "no stage `x`"),
         ([journey("main", [("s", {"not": {"stage": "s"}})])], "/stages/0/rule/not", "cycle"),
         (
             [journey("main", [("s", {"did": "A"}), ("t", {"segment": "a"})]), segment("a", {"stage": "s"})],
             "/rule",
             "cycle",
         ),
-        ([segment("a", {"did": "A"}), segment("a", {"did": "B"})], "/key", "segment:a is defined twice"),
+        ([segment("a", {"did": "A"}), segment("a", {"did": "B"})], "/key", "`segment:a` is defined twice"),
         (
             [journey("main", [("s", {"did": "A"}), ("s", {"did": "B"})])],
             "/stages/1/key",
-            "stage:main:s is defined twice",
+            "`stage:main:s` is defined twice",
         ),
     ],
 )

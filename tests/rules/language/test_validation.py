@@ -622,25 +622,25 @@ def test_table_of_refused_rules_is_long() -> None:
     ("rule", "expected_text"),
     [
         ({"sum": "total", "of": "A"}, "the comparison has no operator"),
-        ({"count": "A"}, 'Use {"did": ...} with at_least'),
-        ({"first_at": "A"}, "put it under after or before_date of a trait"),
-        (did(during="to_day"), "Did you mean today?"),
-        (did(witin="3mo"), "Did you mean within?"),
-        (trait(eq="a", ignorecase=True), "Did you mean ignore_case?"),
-        (trait(gt={"summ": "x", "of": "A"}), "Did you mean sum?"),
+        ({"count": "A"}, 'Use {"did": ...} with `at_least`'),
+        ({"first_at": "A"}, "put it under `after` or `before_date` of a trait"),
+        (did(during="to_day"), "Did you mean `today`?"),
+        (did(witin="3mo"), "Did you mean `within`?"),
+        (trait(eq="a", ignorecase=True), "Did you mean `ignore_case`?"),
+        (trait(gt={"summ": "x", "of": "A"}), "Did you mean `sum`?"),
         (trait(gt={"sum": "x", "of": "A", "gte": 1}), "a value expression cannot contain a comparison"),
         (trait(gt={"did": "x"}), 'use {"count": ...}'),
         (where({"trait": "total"}), '{"eq": {"trait": ...}}'),
-        (where({"start_with": "x"}), "Did you mean starts_with?"),
-        (trait(in_=[{"trait": "x"}]), "one eq for each, under any"),
-        (trait(between=[1, {"trait": "x"}]), "Use gte and lte"),
+        (where({"start_with": "x"}), "Did you mean `starts_with`?"),
+        (trait(in_=[{"trait": "x"}]), "one `eq` for each of them, under `any`"),
+        (trait(between=[1, {"trait": "x"}]), "Use `gte` and `lte`"),
         (trait(matches="(?=a)"), "RE2 syntax"),
-        (regularly_node(period="weekly"), "Did you mean week?"),
-        (steps(DID, {"did": "B", "after_atleast": "1h"}), "Did you mean after_at_least?"),
-        ({"segment": "a", "entered_with": "1d"}, "Did you mean entered_within?"),
-        ({"sequence": [DID, {"not": {"did": "A", "chanel": "web"}, "within": "1d"}]}, "Did you mean channel?"),
-        ({"dids": "A"}, "Did you mean did?"),
-        (did(qqq=1), "a did node has no key qqq"),
+        (regularly_node(period="weekly"), "Did you mean `week`?"),
+        (steps(DID, {"did": "B", "after_atleast": "1h"}), "Did you mean `after_at_least`?"),
+        ({"segment": "a", "entered_with": "1d"}, "Did you mean `entered_within`?"),
+        ({"sequence": [DID, {"not": {"did": "A", "chanel": "web"}, "within": "1d"}]}, "Did you mean `channel`?"),
+        ({"dids": "A"}, "Did you mean `did`?"),
+        (did(qqq=1), "a `did` node has no key `qqq`"),
         ({"bucket": [0, 50], "salt": "s" * 201}, "the value has more than 200 characters"),
         (steps(*[DID] * 11), "the value has more than 10 items"),
     ],
@@ -689,7 +689,7 @@ def test_rule_may_have_five_anniversaries() -> None:
     anniversaries = {"any": [trait(anniversary_within=f"{days}d") for days in range(1, 6)]}
     parse_rule(anniversaries)
     parse_journey({"key": "j", "stages": [{"key": "s", "rule": anniversaries}, {"key": "t", "rule": anniversaries}]})
-    with pytest.raises(InvalidDefinition, match="more than 5 anniversaries"):
+    with pytest.raises(InvalidDefinition, match="more than 5 `anniversary_within`"):
         parse_rule({"all": [anniversaries, where({"anniversary_within": "1d"})]})
 
 
