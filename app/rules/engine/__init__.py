@@ -21,10 +21,10 @@ The concepts, from the smallest to the largest:
 - A *ruleset* is a compiled set of definitions. See :mod:`app.rules.engine.ruleset`.
 
 The *fold* (:mod:`app.projection.fold`) applies messages and time to a customer's state. After a message it evaluates
-only the rules that read a changed leaf or trait; between messages, only the rules whose next change has come. So the
-cost of a message does not depend on the length of the log, and each stored truth is valid until its next change.
+only the rules that read a changed leaf or trait; between messages, only the rules whose next change is due. So the cost
+of a message does not depend on the length of the log, and each stored truth is valid until its next change.
 
-Two kinds of definitions need more than the current state. A rule that asks for history ("held for 30 days", "ever a
-member") reads a *hidden rule*, whose truth the fold stores like that of a segment. And if a series exceeds its size
-limit, the customer is replayed from the log: slower, but with the same result.
+The current state is not enough in two cases. A rule about history ("held for 30 days", "ever a member") reads a *hidden
+rule*: the compiler creates it, and the fold stores its truth like that of a segment. And if a series exceeds its size
+limit, the customer is replayed from the log, which is slower but has the same result.
 """

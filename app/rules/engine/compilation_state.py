@@ -19,7 +19,8 @@ from app.rules.engine.point_series import PointRetention
 from app.rules.language.references import NamedRule, Reference, find_references
 
 ENGINE_VERSION: Final = 1
-"""Part of every digest of a meaning. Increase it if a rule changes its meaning; all states are then backfilled."""
+"""Part of the digest of the meaning of every rule. Increase it if a change of the engine changes the result of a rule;
+the states of all customers are then backfilled."""
 
 Stages = Mapping[str, tuple[tuple[str, str], ...]]
 
@@ -38,8 +39,8 @@ class Dependencies(msgspec.Struct):
     levels: int = 0
     """Nesting depth, including the definitions that the rule reads."""
     is_dated: bool = False
-    """True if the result can change by time alone before any touchpoint matches. Such a rule must be evaluated at
-    the customer's first message."""
+    """True if time alone can change the result before any touchpoint matches. Such a rule must be evaluated at the
+    customer's first message."""
     reads_bucketing_key: bool = False
 
     def include(self, other: Dependencies) -> None:
@@ -54,7 +55,10 @@ class Dependencies(msgspec.Struct):
 
 
 class AnalyzedDefinitions(msgspec.Struct):
-    """A checked set of definitions. ``ids`` maps a plain id (``segment:KEY``) to the id of the compiled rule."""
+    """A checked set of definitions.
+
+    ``ids`` maps an id without suffix (``segment:KEY``) to the id of the compiled rule.
+    """
 
     rules: dict[str, NamedRule]
     journeys: Stages
@@ -62,13 +66,14 @@ class AnalyzedDefinitions(msgspec.Struct):
     order: list[str]
     ids: dict[str, str] = {}
     meanings: dict[str, str] = {}
-    """Plain id -> digest of the meaning of the rule, without the id: equal for two segments with the same rule."""
+    """Id without suffix -> digest of the meaning of the rule. The digest excludes the id, so it is equal for two
+    segments with the same rule."""
 
 
 class Compilation:
     """The result of compilation so far.
 
-    ``timezone`` is that of the workspace. With ``is_explaining``, series keep every point and only general node
+    ``timezone`` is the timezone of the workspace. With ``is_explaining``, series keep every point and only general node
     classes are used, so that an explanation can list the touchpoints that counted.
     """
 
@@ -113,7 +118,8 @@ class Compilation:
     ) -> CompiledRule:
         """Return a hidden rule, whose truth is stored only for its history; compile it if it is new.
 
-        Rules that need the same history share one hidden rule. ``dependencies`` are those of the rule that reads it.
+        Rules that need the same history share one hidden rule. ``dependencies`` belong to the rule that reads the
+        hidden rule.
         """
         meaning = digest([kind, meaning_parts])
         rule_id = f"watch:{meaning}"
@@ -130,7 +136,7 @@ class Compilation:
     def add_leaf(self, leaf: Leaf, dependencies: Dependencies, scan_count: int = 1) -> Leaf:
         """Add the leaf, or merge it into an existing leaf with the same id.
 
-        ``scan_count`` is the number of scans of its points that one evaluation may make.
+        ``scan_count`` is the number of times that one evaluation may scan the points of the leaf.
         """
         if leaf.point_retention is not None:
             dependencies.point_nodes |= set(range(self._point_node_count, self._point_node_count + scan_count))

@@ -24,16 +24,17 @@ _UNITS: Final = (
 )
 """(lowest absolute value, microseconds of one unit) of epoch numbers in nano-, micro-, milliseconds and seconds."""
 _EPOCH_NUMBER_MAX: Final = 10**21
-"""Above this, an epoch number in nanoseconds is outside the years 1 to 9999."""
+"""Limit of epoch numbers. A larger number is outside the years 1 to 9999, even in nanoseconds."""
 _WHOLE_YEAR: Final = 367 * MICROSECONDS["d"]
 _CALENDAR_CYCLE_YEARS: Final = 400
 """The Gregorian calendar repeats after this number of years, including weekdays."""
 
 
 def parse_date_value(value: Any) -> int | date | None:
-    """Return an instant, or a date if the value has no time; ``None`` if it is neither or outside the years 1 to 9999.
+    """Return the value as an instant, or as a date if it has no time; ``None`` if it is not a date.
 
-    Accepts RFC 3339 text with an offset, dates, and epoch numbers whose size determines their unit.
+    Accepts RFC 3339 text with an offset, dates, and epoch numbers, whose size determines their unit. ``None`` is also
+    returned for values outside the years 1 to 9999.
     """
     if isinstance(value, str):
         try:
@@ -50,7 +51,7 @@ def parse_date_value(value: Any) -> int | date | None:
 
 
 def read_instant(value: Any, zone: str) -> int | None:
-    """Return the instant of the value, for a date its first instant in ``zone``; ``None`` if it is not a date."""
+    """Return the value as an instant; a date begins at its first instant in ``zone``. ``None`` if it is not a date."""
     moment = parse_date_value(value)
     return calendar.start_of_day(moment, zone) if isinstance(moment, date) else moment
 
@@ -64,8 +65,8 @@ def read_local_day(value: Any, zone: str) -> date | None:
 def check_anniversary(value: Any, length: Length, t: int, zone: str) -> tuple[bool, int | None]:
     """Return whether ``t`` is on an anniversary of the date or within ``length`` before it, and the exact next change.
 
-    Anniversaries are local days in the years after that of ``value``; for 29 February it is the 28th in common years.
-    The result is (False, None) if ``value`` is not a date.
+    Anniversaries are local days in the years after the year of ``value``. In common years, the anniversary of 29
+    February is 28 February. The result is (False, None) if ``value`` is not a date.
     """
     day = read_local_day(value, zone)
     if day is None:
@@ -81,9 +82,9 @@ def check_anniversary(value: Any, length: Length, t: int, zone: str) -> tuple[bo
 
 @lru_cache(maxsize=4096)
 def _end_of_run(day: date, year: int, length: Length, zone: str) -> int | None:
-    """Return the instant at which the truth of the anniversary in ``year`` ends; ``None`` for never.
+    """Return the end of the uninterrupted truth that includes the anniversary in ``year``; ``None`` means never.
 
-    If the time before the next anniversary begins before that instant, the truth continues.
+    The truth continues past an anniversary if the ``length`` before the next anniversary has already begun.
     """
     if length.months >= 12 or length.microseconds >= _WHOLE_YEAR:
         return None

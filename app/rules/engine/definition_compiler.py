@@ -89,19 +89,19 @@ def _check_limits(plain_id: str, dependencies: Dependencies, path: tuple[PathSte
     if dependencies.levels > LEVELS_MAX:
         raise InvalidDefinition(
             json_pointer(path),
-            f"{plain_id} nests deeper than {LEVELS_MAX} levels, including the segments and stages that it reads",
+            f"`{plain_id}` nests deeper than {LEVELS_MAX} levels, including the segments and stages that it reads",
             "Use fewer segments that refer to each other.",
         )
     if sum(dependencies.patterns.values()) > PATTERNS_SIZE_MAX:
         raise InvalidDefinition(
             json_pointer(path),
-            f"the patterns of {plain_id} and of the definitions that it reads are too complex together: they compile "
-            f"to more than {PATTERNS_SIZE_MAX} instructions",
+            f"the patterns of `{plain_id}` and of the definitions that it reads are too complex together: they "
+            f"compile to more than {PATTERNS_SIZE_MAX} instructions",
             "Use fewer or simpler patterns.",
         )
     if len(dependencies.point_nodes) > POINT_NODES_MAX:
         raise InvalidDefinition(
             json_pointer(path),
-            f"{plain_id} and the definitions that it reads scan touchpoints in more than {POINT_NODES_MAX} nodes",
+            f"`{plain_id}` and the definitions that it reads scan touchpoints in more than {POINT_NODES_MAX} nodes",
             "Use fewer aggregates with a window, sequence steps and calendar windows in one rule.",
         )

@@ -17,7 +17,8 @@ from app.rules.engine.nodes.traits import ComparisonNode, ComputedTrait, Compute
 from app.rules.language.validation import HEADS
 
 TOUCHPOINTS_MAX: Final = 100
-"""Maximum number of message ids for one node; the latest are shown. ``counted`` has the number of all."""
+"""Maximum number of message ids that the explanation of one node lists; it lists the latest. ``counted`` is the number
+of all touchpoints of the node."""
 
 TouchpointIds = Callable[[str], Sequence[tuple[int, str]]]
 """Leaf id -> (occurred_at, message id) of every touchpoint of the customer that matches the leaf, in order."""
@@ -42,15 +43,16 @@ def explain_rule(
     - a stage node: ``current``
     - a bucket node: ``bucket``
 
-    A segment or stage that several nodes read is explained only under the first of them, with its id as ``definition``.
-    ``node_trackers`` maps ``id(node)`` to the hidden rule that tracks since when the node has its truth.
+    If several nodes read one segment or stage, only the first of them has its explanation, with its id as
+    ``definition``. ``node_trackers`` maps ``id(node)`` to the hidden rule that tracks since when the node has its
+    truth.
     """
     explained = {node.rule_id} if isinstance(node, CompiledRule) else set()
     return _ExplanationBuilder(facts, t, ids, node_trackers or {}, explained).build_tree(node)
 
 
 def explain_value(computed: ComputedTrait, facts: Facts, t: int, ids: TouchpointIds | None) -> dict[str, Any]:
-    """Return ``value`` and ``valid_until`` of a computed trait, and the touchpoints that it was computed from."""
+    """Return ``value`` and ``valid_until`` of a computed trait, and the touchpoints from which it was computed."""
     cache = EvaluationCache()
     value, until = computed.value_and_next_change(facts, t, cache)
     inputs = _ExplanationBuilder(facts, t, ids, {}, set()).describe_inputs(computed)

@@ -1,8 +1,8 @@
-"""Filters and leaves: decide which touchpoints a node is about.
+"""Filters and leaves, which decide which touchpoints a node counts.
 
-A leaf is the part of a node that gives the same answer for every customer and instant: event names, channel, source,
-``where``, and fixed dates. Its id is a digest of that meaning. So if ten segments use the same filter, or an edited
-segment keeps it, there is one leaf with one series for each customer.
+A leaf is the part of a node that has the same result for every customer and instant: event names, channel, source,
+``where``, and fixed dates. Its id is a digest of these parts. So if ten segments use the same filter, or an edit of a
+segment does not change its filter, there is one leaf with one series for each customer.
 
 A condition that depends on the customer (a date without a timezone, an operand that is a trait) is *open*. The leaf
 cannot test it, so it stores the value of the touchpoint, and the node tests it at each evaluation.
@@ -35,19 +35,19 @@ ValueExtractor = Callable[[TouchpointView], list[Any] | None]
 """Returns the values of a touchpoint that the leaf stores; ``None`` if the touchpoint does not match the leaf."""
 
 LocalTest = tuple[Any, Callable[[int], bool]]
-"""(canonical form, predicate of an instant) of a condition on local time."""
+"""A condition on local time: its canonical form, and a predicate of the touchpoint's instant."""
 
 _COUNT_ONLY = Retention(0, 0, None, ())
 
 WEIGHED_POINTS_MAX: Final = 100_000
-"""Largest size limit that is checked after each touchpoint. A series rarely reaches a higher limit, and computing the
-size of a long series each time would cost too much."""
+"""Highest size limit, in points, that is checked after each touchpoint. A series rarely reaches a higher limit, and
+computing the size of a long series after each touchpoint would cost too much."""
 
 
 class Leaf(msgspec.Struct, frozen=True):
-    """Test of touchpoints, and retention of the series of those that match.
+    """A test of touchpoints, and the retention of the series that stores the matching touchpoints.
 
-    ``event_names`` is ``None`` if every event matches, and ``predicate`` is ``None`` if the name alone decides.
+    ``event_names`` is ``None`` if every event matches, and ``predicate`` is ``None`` if the event name alone decides.
     ``point_retention`` and ``extract_values`` are set if rules read single touchpoints. ``sequence_tracker`` is set if
     the leaf tracks the progress of a sequence.
     """
@@ -69,10 +69,10 @@ class Leaf(msgspec.Struct, frozen=True):
         )
 
     def add(self, series: Series, t: int, place: int, values: Sequence[Any] | None, points_max: int) -> None:
-        """Add a touchpoint to the series; it must not be earlier than any added before.
+        """Add a touchpoint to the series; it must not be earlier than the touchpoints added before.
 
-        ``t`` is its instant, ``place`` its position among the messages of that instant, and ``points_max`` the size
-        limit of the series.
+        ``t`` is the instant of the touchpoint, ``place`` its position among the messages of that instant, and
+        ``points_max`` the size limit of the series.
         """
         series.add(t, self.retention, points_max)
         if values is None:
@@ -100,7 +100,7 @@ class Leaf(msgspec.Struct, frozen=True):
         )
 
     def merge_with(self, other: Leaf) -> Leaf:
-        """Return the leaf with the retention that two nodes need together."""
+        """Return the leaf with a retention that is enough for the nodes of both leaves."""
         first, second = self.retention, other.retention
         windows = [window for window in (first.window, second.window) if window is not None]
         retention = Retention(
@@ -116,7 +116,7 @@ class Leaf(msgspec.Struct, frozen=True):
 
     @property
     def unlimited(self) -> Leaf:
-        """The leaf with a retention of every point, for explanations."""
+        """A copy of the leaf whose series keeps every point, for explanations."""
         retention = Retention(latest=10**9, earliest=10**9, window=None, edges=self.retention.edges)
         return msgspec.structs.replace(self, retention=retention)
 
@@ -157,7 +157,10 @@ class Filter(NamedTuple):
 
     @property
     def canonical_form(self) -> dict[str, Any]:
-        """JSON value that determines the part of the leaf id from the filter. It has no open conditions."""
+        """JSON value of the filter, from which the leaf id is computed.
+
+        It excludes open conditions, which the leaf cannot test.
+        """
         settled = [condition for condition in self.conditions if not condition.is_open]
         has_dates = any(condition.comparison.static_test is None for condition in settled)
         return {
@@ -202,7 +205,7 @@ def compile_filter(
 
 
 def build_counting_leaf(filter: Filter, span: Span, local_test: LocalTest | None, retention: Retention) -> Leaf:
-    """Return a leaf that stores instants only. ``local_test`` is a condition on local time."""
+    """Return a leaf that stores only the instants of touchpoints."""
     form = filter.canonical_form | {"span": _canonical_span(span), "local": local_test and local_test[0]}
     return Leaf(
         _digest(form),
@@ -219,7 +222,7 @@ def build_point_leaf(
     paths: Sequence[str],
     point_retention: PointRetention,
 ) -> Leaf:
-    """Return a leaf that stores values of its touchpoints: those at ``paths``, then those of the open conditions."""
+    """Return a leaf that stores values of touchpoints: the values at ``paths``, then the values for open conditions."""
     columns = (*paths, *(condition.path for condition in filter.open_conditions))
     form = filter.canonical_form | {
         "span": _canonical_span(span),
@@ -254,8 +257,8 @@ def build_sequence_leaf(
 ) -> Leaf:
     """Return one leaf for all steps of a sequence.
 
-    Its values are a bit mask of the steps that the touchpoint matches, the values at ``same``, and the values of open
-    conditions. A touchpoint without a value for each path of ``same`` does not match.
+    It stores a bit mask of the steps that the touchpoint matches, the values at ``same``, and the values for open
+    conditions. A touchpoint that lacks the value of a path of ``same`` does not match.
     """
     columns = [condition.path for step in steps for condition in step.filter.open_conditions]
     same_readers, open_readers = [compile_path(path) for path in same], [compile_path(path) for path in columns]
@@ -292,7 +295,7 @@ def build_sequence_leaf(
 
 
 def _span_predicates(span: Span, local_test: LocalTest | None) -> list[TouchpointPredicate]:
-    """Return predicates of the instant; they accept an instant that is inside in at least one timezone."""
+    """Return predicates that accept a touchpoint whose instant is inside the span in at least one timezone."""
     predicates: list[TouchpointPredicate] = []
     start, end = span.widest_bounds
     if start is not None:

@@ -25,7 +25,8 @@ ValueTest = Callable[[Any], bool]
 """Predicate of a value; ``None`` is a missing value."""
 
 MATCHED_BYTES_MAX: Final = 8_192
-"""A longer text matches no pattern. With the limit on the size of patterns, this limits the time of one match."""
+"""Maximum length of a text to match, in bytes. A longer text does not match any pattern. Together with the limit on the
+size of patterns, this limits the time of one match."""
 
 _ORDERS: Final = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
 _POSITIVE_OF: Final = {"ne": "eq", "not_in": "in_", "not_contains": "contains", "none_of": "any_of"}
@@ -68,7 +69,7 @@ class CompiledComparison:
     def next_check_at(self, value: Any, context: ComparisonContext) -> int | None:
         """Return an instant after ``context.t`` before which the result stays the same for this value and operands.
 
-        The instant may be early. ``None``: time alone never changes the result.
+        The instant may be early. ``None`` means that time alone never changes the result.
         """
         changes = []
         for compiled in self._operators:
@@ -87,7 +88,7 @@ class CompiledComparison:
 
 
 def compile_comparison(operators: Mapping[str, Any], *, ignore_case: bool = False) -> CompiledComparison:
-    """Compile operators by field name (``in_`` for ``in``). An operand is plain, a length as text, or dynamic."""
+    """Compile operators, keyed by field name (``in_`` for ``in``), with plain or dynamic operands, or length texts."""
     return CompiledComparison(
         [_compile_operator(name, operand, fold=ignore_case) for name, operand in operators.items()]
     )
@@ -103,7 +104,8 @@ class _Operator:
         raise NotImplementedError
 
     def next_change_at(self, value: Any, context: ComparisonContext) -> int | None:  # noqa: ARG002 - most operators do not depend on time
-        """Return the first instant after ``context.t`` at which time alone changes the result, exactly; or ``None``."""
+        """Return the exact instant after ``context.t`` at which time alone first changes the result; ``None`` for
+        never."""
         return None
 
     def uses_zone(self, values_may_be_dates: bool) -> bool:  # noqa: ARG002 - only dates depend on timezones
@@ -246,7 +248,7 @@ def _compile_operator(name: str, operand: Any, *, fold: bool) -> _Operator:
 
 
 def _compile_test(name: str, operand: Any, *, fold: bool) -> ValueTest:
-    """Return the predicate of a positive operator; with an operand of an unsuitable type it is always false."""
+    """Return the predicate of a positive operator; it is always false if the operand has an unsuitable type."""
     match name:
         case "eq":
             return _equality_test(operand, fold=fold)
@@ -353,7 +355,7 @@ def _text_test(compare: Callable[[str, str], bool], operand: Any, *, fold: bool)
 
 def _pattern_test(operand: str, *, fold: bool) -> ValueTest:
     search = compile_pattern(operand, fold=fold).search
-    # Search bytes: RE2 works on bytes and would otherwise convert match positions, which are not needed.
+    # Search bytes, because RE2 works on bytes: for text it would also convert match positions, which are not needed.
 
     def test(value: Any) -> bool:
         if not isinstance(value, str) or len(value) > MATCHED_BYTES_MAX:

@@ -21,7 +21,7 @@ from app.rules.values.decimals import Number, as_number
 Point = list[Any]
 
 CHARS_PER_POINT: Final = 100
-"""Characters of a stored value that count as one more point towards the size limit."""
+"""Number of characters in stored values that count as one additional point towards the size limit of a series."""
 
 EXACT_CONTEXT: Final = Context(prec=4_000, traps=[Inexact])
 """Decimal context that never rounds. A number has at most 400 digits, so even a sum of 10^3000 numbers is exact."""
@@ -34,7 +34,7 @@ def add_exactly(a: Number, b: Number) -> Number:
 
 
 class ValueFrequency(msgspec.Struct, array_like=True):
-    """One distinct value of a leaf, how often it occurred, and the number of the latest touchpoint that had it."""
+    """One distinct value of a leaf, how often it occurred, and the sequence number of the latest touchpoint with it."""
 
     value: PackedValue
     times: int
@@ -79,7 +79,7 @@ class PointRetention(msgspec.Struct, frozen=True):
 
     all_points: bool = False
     window: int = 0
-    """Age in microseconds: all younger points are kept. Age is measured from the latest touchpoint."""
+    """Age in microseconds; the series keeps all younger points. Age is measured from the latest touchpoint."""
     first: bool = False
     last: bool = False
     totals: bool = False
@@ -122,7 +122,7 @@ class PointSeries(msgspec.Struct, array_like=True):
 
     @property
     def weight(self) -> int:
-        """Size of the series in points, for the size limit; long values and other state count as points too."""
+        """Size of the series in points, for the size limit. Long values and other state count as points too."""
         weight = len(self.points) + sum(_text_weight(point) for point in self.points)
         for point in (self.first, self.last):
             weight += 0 if point is None else _text_weight(point)
@@ -135,7 +135,7 @@ class PointSeries(msgspec.Struct, array_like=True):
         return weight + sum(1 + sum(map(len, progress.step_ends)) for progress in self.sequence_progress.values())
 
     def add(self, t: int, place: int, values: Sequence[Any], retention: PointRetention) -> None:
-        """Add a touchpoint, which must not be earlier than any added before. ``values`` are not encoded yet."""
+        """Add a touchpoint, which must not be earlier than those added before. ``values`` are not encoded yet."""
         point: Point = [t, place, *map(pack_value, values)]
         if retention.first and self.first is None:
             self.first = point
@@ -151,7 +151,7 @@ class PointSeries(msgspec.Struct, array_like=True):
                 self.drop_points_until(t - retention.window)
 
     def prune(self, retention: PointRetention | None) -> PointSeries:
-        """Return a copy that has only the parts that ``retention`` requires."""
+        """Return a copy with only the parts that ``retention`` requires."""
         retention = retention or PointRetention()
         totals = self.totals if retention.totals else None
         if totals is not None and not retention.distinct_values:

@@ -268,7 +268,8 @@ class RuleCompiler:
         comparison = self._compile_comparison(rule)
         if isinstance(source, traits.DeclaredTrait) and comparison.static_test is not None:
             return traits.DeclaredTraitNode(rule_json, source, comparison.static_test)
-        # A sum without touchpoints is 0. As an epoch number that is a date, so the comparison can change by time alone.
+        # A sum without touchpoints is 0, which is also a date (an epoch number), so time alone can change the
+        # comparison.
         self._dependencies.is_dated |= rule.has_dates and not isinstance(source, traits.DeclaredTrait)
         zone = self._node_timezone(rule.timezone, used=rule.has_dates)
         return traits.ComparisonNode(rule_json, source, comparison, zone)
@@ -324,7 +325,7 @@ class RuleCompiler:
     def _compile_membership(
         self, rule: nodes.InSegment | nodes.AtStage, rule_json: dict[str, Any], target: CompiledRule
     ) -> Node:
-        """Compile the modifiers of a segment or of a set of stages: membership now, its duration, or any so far."""
+        """Compile a segment or stage node with its modifiers, which test the duration or any past membership."""
         if rule.ever:
             return truth_history.EverHeldNode(rule_json, self._tracked_ever(target))
         parts: list[Node] = []
@@ -381,7 +382,7 @@ class RuleCompiler:
 def _counting_retention(
     within: int | None, before: int | None, low: int, high: int | None, edges: tuple[tuple[int, int], ...]
 ) -> Retention:
-    """Return what a count needs: one instant more than its highest number, because further ones change nothing."""
+    """Return the retention for a count: one instant more than its highest number decides the result."""
     points = (low if high is None else high) + 1
     if within and before:
         return Retention(0, 0, within, ())

@@ -21,7 +21,8 @@ from app.rules.language.references import Definition
 from app.rules.values import durations
 
 LEAF_COMBINATIONS_CACHED_MAX: Final = 10_000
-"""Maximum size of the cache (leaves of a touchpoint -> rules). It usually has one entry for each kind of touchpoint."""
+"""Maximum number of entries in the cache (leaves of a touchpoint -> rules), which usually has one entry for each kind
+of touchpoint."""
 
 EXPLAINING_RULESETS_CACHED_MAX: Final = 64
 
@@ -43,12 +44,13 @@ class Ruleset:
     """A compiled set of definitions. :func:`compile_ruleset` creates it; tasks can share it.
 
     Each rule has an id: ``segment:KEY`` or ``stage:JOURNEY:KEY``. Hidden rules, whose truth is stored only for its
-    history, have ``watch:HASH``. Rules of definitions that are being backfilled end in ``@N``.
+    history, have ``watch:HASH``. The ids of rules whose definitions are being backfilled end in ``@N``, where N is the
+    revision of the backfill.
     """
 
     revision: int
     fill: int
-    """Revision that a customer's state must be backfilled to before it has the truths of all these rules."""
+    """Minimum revision at which a customer's state contains the truths of all these rules."""
     definitions: tuple[Definition, ...]
     segments: tuple[Definition, ...]
     journeys: tuple[Definition, ...]
@@ -60,9 +62,11 @@ class Ruleset:
     stages_of: dict[str, tuple[tuple[str, str], ...]]
     """Key of a journey, with ``@N`` during a backfill -> (stage key, rule id) in order."""
     meanings: dict[str, str]
-    """Rule id or ``journey:KEY`` -> digest of 16 hexadecimal digits. Truths stored under the same digest stay valid."""
+    """Rule id or ``journey:KEY`` -> digest of its meaning, 16 hexadecimal digits. Truths stored under the same digest
+    stay valid."""
     nameless_meanings: dict[str, str]
-    """Rule id -> digest of the meaning without the id: equal for segments that are duplicates of each other."""
+    """Rule id -> digest of the meaning. It excludes the id, so it is equal for segments that are duplicates of each
+    other."""
 
     def __init__(
         self,
@@ -111,7 +115,7 @@ class Ruleset:
             leaf.point_retention is not None and (leaf.point_retention.all_points or leaf.point_retention.window > 0)
             for leaf in self.leaves.values()
         )
-        """True if a rule scans the points of a series, so that the cost of a message grows with their number."""
+        """True if a rule scans the points of a series. The cost of a message then grows with the number of points."""
         self.reads_traits = bool(self._rules_by_trait)
         self.reads_bucketing_key = any(read.reads_bucketing_key for read in dependencies.values())
         self.decided_at_birth = tuple(rule_id for rule_id, read in dependencies.items() if read.is_dated)
@@ -120,7 +124,7 @@ class Ruleset:
         self.permanent_truths = {
             rule_id: rule.permanent_truth for rule_id, rule in rules.items() if rule.permanent_truth is not None
         }
-        """Rule id -> value that the rule keeps once it has it."""
+        """Rule id -> truth that the rule keeps once it has reached it."""
         self._index_journeys()
         self._rules_by_leaf_ids: dict[tuple[str, ...], tuple[str, ...]] = {}
 
@@ -132,9 +136,9 @@ class Ruleset:
     # ------------------------------------------------------------------------------------ derived rulesets
 
     def with_rule_numbers(self, numbers: Mapping[str, int], fill: int) -> Ruleset:
-        """Return a copy with storage numbers; ``numbers`` maps a digest of a meaning to its number.
+        """Return a copy with storage numbers; ``numbers`` maps the digest of a meaning to its number.
 
-        A meaning without a number has never been stored.
+        A rule whose meaning is missing from ``numbers`` has never been stored.
         """
         ruleset = copy.copy(self)
         ruleset.number_of = {id: numbers[meaning] for id, meaning in self.meanings.items() if meaning in numbers}
@@ -197,7 +201,7 @@ class Ruleset:
         return self.sort_rules(rule_ids)
 
     def rules_reading_leaves(self, leaf_ids: tuple[str, ...]) -> tuple[str, ...]:
-        """Return :meth:`rules_reading` for the leaves of one touchpoint, cached by their combination."""
+        """Return :meth:`rules_reading` for the leaves of one touchpoint, from a cache of leaf combinations."""
         rules = self._rules_by_leaf_ids.get(leaf_ids)
         if rules is None:
             rules = self.rules_reading(leaf_ids)
@@ -224,11 +228,11 @@ class Ruleset:
         return self._rules[rule_id].holds(facts, t, EvaluationCache())
 
     def next_change_at(self, rule_id: str, facts: Facts, t: int) -> int | None:
-        """Return the earliest instant after ``t`` at which the truth differs if no message arrives; ``None``: never."""
+        """Return the earliest instant after ``t`` at which the truth differs if no message arrives, or ``None``."""
         return self._rules[rule_id].next_check_at(facts, t, EvaluationCache())
 
     def evaluate(self, rule_id: str, facts: Facts, t: int, since: int) -> Truth:
-        """Return the truth at ``t`` with its next change, as the fold stores it; ``since`` is passed through."""
+        """Return the truth at ``t`` with its next change, as the fold stores it; ``since`` is copied into the truth."""
         return self._rules[rule_id].evaluate(facts, t, since, EvaluationCache())
 
     def initial_truth(self, rule_id: str, born: int) -> Truth:
@@ -236,7 +240,7 @@ class Ruleset:
         return self._rules[rule_id].initial_truth(born)
 
     def compute_traits(self, facts: Facts, t: int) -> dict[str, Any]:
-        """Return the values of the computed traits at ``t``, without those that are missing."""
+        """Return the values of the computed traits at ``t``, excluding missing values."""
         cache = EvaluationCache()
         values = {
             trait.key: self._computed_traits[f"trait:{trait.key}"].evaluate(facts, t, cache) for trait in self.traits
@@ -244,7 +248,7 @@ class Ruleset:
         return {key: value for key, value in values.items() if value is not None}
 
     def compute_trait(self, key: str, facts: Facts, t: int) -> tuple[Any, int | None]:
-        """Return the value of one computed trait, and until when it stays if no message arrives."""
+        """Return the value of one computed trait, and the instant of its next change if no message arrives."""
         return self._computed_traits[f"trait:{key}"].value_and_next_change(facts, t, EvaluationCache())
 
     def explain_rule(self, rule_id: str, facts: Facts, t: int, ids: TouchpointIds | None = None) -> dict[str, Any]:
@@ -304,7 +308,7 @@ class Ruleset:
         return ruleset
 
     def _definitions_read_by(self, rule_id: str) -> list[Definition]:
-        """Return the definition of the rule and all definitions that it reads, in their order."""
+        """Return the definition of the rule and all definitions that it reads, in the order of ``definitions``."""
         rules_of: dict[str, list[str]] = {}
         for definition in self.definitions:
             definition_id = f"{definition.kind}:{definition.key}"
@@ -326,7 +330,7 @@ class Ruleset:
 
 
 def _collect_nodes(top: CompiledRule) -> list[Any]:
-    """Return every node of the rule and of the rules that it reads, once, without the rules themselves."""
+    """Return every node of the rule and of the rules that it reads once, excluding the rules themselves."""
     nodes: list[Any] = []
     stack: list[Any] = [top]
     visited: set[int] = set()
@@ -353,16 +357,18 @@ def compile_ruleset(
 ) -> Ruleset:
     """Compile a set of definitions, which may read each other.
 
-    ``timezone`` is that of the workspace. ``candidates`` are new versions that are being backfilled. They replace the
-    definitions of the same kind and key in a second set, which is compiled beside the first. ``numbers`` and ``fill``
-    are those of :meth:`Ruleset.with_rule_numbers`.
+    ``timezone`` is the timezone of the workspace. ``candidates`` are new versions that are being backfilled. They
+    replace the definitions of the same kind and key in a second set, which is compiled beside the first. ``numbers``
+    and ``fill`` are the arguments of :meth:`Ruleset.with_rule_numbers`.
 
     Raises :class:`InvalidDefinition` for unknown segments, stages and journeys, for cycles, and for two definitions or
-    stages with one key. Its path is relative to the definition that its message names.
+    stages with one key. The path in the error is relative to the definition that the error message identifies.
     """
     if not durations.is_timezone(timezone):
         raise InvalidDefinition(
-            "/timezone", f"the timezone {timezone} does not exist", "Use a name such as Europe/Lisbon."
+            "/timezone",
+            f"the timezone {timezone} does not exist",
+            "Use a name from the IANA database, such as Europe/Lisbon.",
         )
     compilation = Compilation(timezone, default_journey)
     current = analyze_definitions(definitions, default_journey)
@@ -429,7 +435,7 @@ def _build_ruleset(
 
 
 def _index_by_event(leaves: Iterable[Leaf]) -> tuple[dict[str, tuple[Leaf, ...]], tuple[Leaf, ...]]:
-    """Return the leaves by event name, each list with the leaves for any event, and the leaves for any event alone."""
+    """Return the leaves by event name, and the leaves that match any event; each list by name includes the latter."""
     all_leaves = list(leaves)
     any_event = tuple(leaf for leaf in all_leaves if leaf.event_names is None)
     by_event: dict[str, list[Leaf]] = {}
@@ -440,7 +446,7 @@ def _index_by_event(leaves: Iterable[Leaf]) -> tuple[dict[str, tuple[Leaf, ...]]
 
 
 def _invert(read: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
-    """Turn a mapping from rules to the things that they read into one from things to the rules that read them."""
+    """Invert a mapping from rules to the leaves, traits or journeys that belong to them."""
     readers: dict[str, set[str]] = {}
     for rule_id, things in read.items():
         for thing in things:

@@ -17,9 +17,10 @@ from app.rules.engine.point_series import PointSeries
 class Retention(NamedTuple):
     """The instants that a series must keep so that all rules that read it stay exact.
 
-    ``latest`` and ``earliest`` are numbers of instants. ``window`` is an age in microseconds: all younger instants are
-    kept too. ``edges`` are half-open ranges ``[a, b)`` around local midnights. Instants in them are stored one by one
-    and not counted, because it depends on the customer's timezone whether they are inside the window.
+    ``latest`` and ``earliest`` are how many of the latest and earliest instants to keep. ``window`` is an age in
+    microseconds: the series also keeps all younger instants. ``edges`` are half-open ranges ``[a, b)`` around local
+    midnights. Instants in these ranges are stored one by one and not counted, because it depends on the customer's
+    timezone whether they are inside the window.
     """
 
     latest: int
@@ -44,7 +45,7 @@ class Series(msgspec.Struct, array_like=True):
     """State for rules that need more than instants: values of touchpoints, running totals, progress of sequences."""
 
     def add(self, t: int, retention: Retention, points_max: int) -> None:
-        """Add a touchpoint at the instant ``t``, which must not be earlier than any added before.
+        """Add a touchpoint at the instant ``t``, which must not be earlier than the instants added before.
 
         ``points_max`` is the size limit of each list.
         """
@@ -62,7 +63,10 @@ class Series(msgspec.Struct, array_like=True):
 
     @property
     def longest_length(self) -> int:
-        """Length of the longest list. The size limit applies to each list separately."""
+        """Length of the longest list, or the size of the point series if that is larger.
+
+        The size limit applies to each of them separately.
+        """
         point_weight = 0 if self.point_series is None else self.point_series.weight
         return max(len(self.latest), len(self.earliest), len(self.edges), point_weight)
 

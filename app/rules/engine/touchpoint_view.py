@@ -35,7 +35,7 @@ class TouchpointView(msgspec.Struct):
         return self._parsed[name]
 
     def may_contain_key(self, name: str, key: bytes) -> bool:
-        """Return false if the part certainly has no key that begins with ``key`` (JSON text without closing quote).
+        """Return false only if no key of the part begins with ``key`` (JSON text without closing quote).
 
         Most touchpoints lack most of the properties that rules read, and searching bytes is cheaper than parsing them.
         A part with a backslash may spell the key with escapes, so it may contain every key.
@@ -47,9 +47,9 @@ class TouchpointView(msgspec.Struct):
 
 
 def get_by_path(values: Any, name: str, path: tuple[str, ...]) -> Any:
-    """Return the value of the exact name, else at the path; ``None`` if both are missing or null.
+    """Return the value under the exact name, else at the path; ``None`` if both are missing or null.
 
-    A path passes through objects only. Values inside an array have no path.
+    A path passes through objects only. It cannot reach values inside an array.
     """
     if not isinstance(values, Mapping):
         return None
@@ -67,8 +67,8 @@ def get_by_path(values: Any, name: str, path: tuple[str, ...]) -> Any:
 def compile_path(path: str) -> Callable[[TouchpointView], Any]:
     """Return a function that reads ``path`` from a touchpoint.
 
-    A path starts in the properties. The prefixes ``context.`` and ``traits.`` start in those parts of the message, and
-    ``touchpoint.`` reads a field of the touchpoint itself.
+    A path starts in the properties. A path with the prefix ``context.`` or ``traits.`` starts in that part of the
+    message, and ``touchpoint.`` reads a field of the touchpoint itself.
     """
     part, _, rest = path.partition(".")
     if rest and part == "touchpoint":

@@ -6,7 +6,7 @@ import msgspec
 
 
 class Truth(msgspec.Struct, gc=False, array_like=True):
-    """Result of a rule for a customer: it holds or not, since when, and until when if no message arrives.
+    """Result of a rule for a customer: whether it holds, and the interval in which this result is valid.
 
     ``since`` and ``until`` are microseconds since 1970; ``until`` is ``None`` if only a message can change the result.
     ``value_digest`` identifies the current value, for rules that track the history of a value

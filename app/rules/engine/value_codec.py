@@ -1,4 +1,4 @@
-"""Encoding of property values in a series: compact, exact, and unchanged by MessagePack.
+"""Encoding of property values in a series: compact, and exact when stored as MessagePack.
 
 64-bit whole numbers and booleans are stored as they are. Every other value becomes text, whose first letter is its
 type: ``s`` for text, ``n`` for another number, ``j`` for the JSON of an array or object.

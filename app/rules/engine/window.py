@@ -31,7 +31,7 @@ _PERIOD_AGE_MAX: Final = {
     "this_year": 368 * _DAY,
     "last_year": 734 * _DAY,
 }
-"""Word of ``during`` -> upper bound of the age in microseconds of a touchpoint inside, in any timezone."""
+"""Value of ``during`` -> upper bound of the age of a touchpoint in that period, in microseconds and in any timezone."""
 
 
 class Span(NamedTuple):
@@ -46,7 +46,7 @@ class Span(NamedTuple):
 
     @property
     def widest_bounds(self) -> tuple[int | None, int | None]:
-        """Half-open bounds that include every instant which is inside in at least one timezone."""
+        """Half-open bounds that include every instant that is inside the span in at least one timezone."""
         start, end = self
         if isinstance(start, date):
             start = durations.utc_midnight_of(start) - durations.ZONE_SHIFT_MAX
@@ -56,7 +56,10 @@ class Span(NamedTuple):
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
-        """Half-open ranges of instants for which it depends on the customer's timezone whether they are inside."""
+        """Half-open ranges of instants around the dates.
+
+        It depends on the customer's timezone whether these instants are inside the span.
+        """
         midnights = [durations.utc_midnight_of(bound) for bound in self if isinstance(bound, date)]
         return tuple(
             (midnight - durations.ZONE_SHIFT_MAX, midnight + durations.ZONE_SHIFT_MAX) for midnight in midnights
@@ -75,7 +78,7 @@ UNBOUNDED_SPAN: Final = Span(None, None)
 class Window(NamedTuple):
     """The parts of a window that depend on now or on the customer's timezone.
 
-    ``hours`` and ``weekend`` are set only if the filter of the leaf cannot test them (:func:`split_window`).
+    ``hours`` and ``weekend`` are set only if the filter of the leaf cannot test them; see :func:`split_window`.
     """
 
     within: Length | None
@@ -151,14 +154,15 @@ class SplitWindow(NamedTuple):
     window: Window
     fixed_span: Span
     local_test: tuple[Any, Callable[[int], bool]] | None
-    """(canonical form, predicate of an instant) of a condition on local time in the node's own timezone."""
+    """Condition on local time in the node's own timezone: its canonical form, and a predicate of the touchpoint's
+    instant."""
 
 
 def split_window(node: Windowed, *, whole: bool = False) -> SplitWindow:
     """Split the window of the node.
 
-    With ``whole``, all parts stay in the window. ``first`` and ``last`` need that: they select the touchpoint before
-    they test it against the window.
+    With ``whole``, all parts stay in the window. ``first`` and ``last`` need this, because they select the touchpoint
+    before they test it against the window.
     """
     zone = node.timezone
     span = Span(*(_parse_bound(text, zone) for text in (node.from_, node.to)))

@@ -40,7 +40,7 @@ AggregateHead = PathHead | Literal["count", "first_at", "last_at"]
 
 
 class Accumulator(Protocol):
-    """Computes an aggregate from values that are added in any order, each with the index of its touchpoint."""
+    """Computes an aggregate from values, which are added in any order with the index of their touchpoints."""
 
     def add(self, index: int, value: Any) -> None: ...
     @property
@@ -202,7 +202,7 @@ def read_totals(head: PathHead, totals: RunningTotals | None) -> Any:
 
 
 class LifetimeAggregate(ValueNode):
-    """Aggregate over all touchpoints of a leaf, from the running totals of the series."""
+    """Aggregates all touchpoints of a leaf. Reads the running totals of the series."""
 
     __slots__ = ("head", "point_window")
 
@@ -223,7 +223,7 @@ class LifetimeAggregate(ValueNode):
 
 
 class WindowedAggregate(ValueNode):
-    """Aggregate over the touchpoints inside a window, from the points of the series."""
+    """Aggregates the touchpoints inside a window. Reads them from the points of the series."""
 
     __slots__ = ("head", "point_window")
 
@@ -237,7 +237,7 @@ class WindowedAggregate(ValueNode):
         return accumulator.result
 
     def values_in_window(self, facts: Facts, t: int, cache: EvaluationCache) -> list[tuple[int, Any]]:
-        """Return (index, value) of the touchpoints inside the window that have a value."""
+        """Return (index, value) of each touchpoint that is inside the window and has a value."""
         inside, _ = self.point_window.find_intervals(facts, t, cache)
         return list(self._read_values(facts, (interval.position for interval in inside)))
 
@@ -257,10 +257,10 @@ class WindowedAggregate(ValueNode):
         return self.point_window.next_check_at(facts, t, cache)
 
     def next_change_at(self, facts: Facts, t: int, cache: EvaluationCache, test: Callable[[Any], bool]) -> int | None:
-        """Return an instant after ``t`` before which ``test`` of the value does not change, in one pass.
+        """Return an instant after ``t`` before which the result of ``test`` for the aggregate does not change.
 
-        The touchpoints inside are added in reverse order of leaving. So the partial aggregate before each addition is
-        the value after that touchpoint has left.
+        One pass is enough: the touchpoints inside the window are added in reverse order of leaving it. So the partial
+        aggregate before each addition is the value after that touchpoint has left the window.
         """
         inside, later = self.point_window.find_intervals(facts, t, cache)
         points = self.point_window.points_of(facts)

@@ -34,15 +34,15 @@ LOOKAHEAD_MAX: Final = 18_263 * durations.MICROSECONDS["d"]
 
 
 class EvaluationLimitExceeded(Exception):
-    """An evaluation has reached ``STEPS_MAX`` or ``POINTS_MAX``."""
+    """An evaluation has exceeded ``STEPS_MAX`` or ``POINTS_MAX``."""
 
 
 class Facts(Protocol):
     """The facts about one customer that rules read.
 
-    ``series`` is by leaf id, ``truths`` by rule id. The fold computed each truth, which is valid until its ``until``.
-    ``born`` is the instant of the earliest message. ``bucketing_key`` is (kind, value) of the identity that selects the
-    bucket.
+    ``series`` is keyed by leaf id and ``truths`` by rule id. The fold computed each truth, which is valid until its
+    ``until``. ``born`` is the instant of the customer's earliest message. ``bucketing_key`` is (kind, value) of the
+    identity that selects the bucket.
     """
 
     @property
@@ -121,26 +121,26 @@ class Node:
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
         """Return an instant after ``t`` before which the node does not change unless a message arrives.
 
-        ``None``: without a message it never changes.
+        ``None`` means that only a message can change it.
         """
         return None
 
     @property
     def permanent_truth(self) -> bool | None:
-        """Value that the node keeps once it has it, regardless of messages and time; ``None`` if it can always change.
+        """Truth that the node keeps once it has reached it, regardless of messages and time.
 
-        Example: "at least one order ever" stays true once it is true.
+        ``None`` means that the truth can always change. Example: "at least one order ever" stays true once it is true.
         """
         return None
 
     @property
     def next_check_is_exact(self) -> bool:
-        """True if the node certainly differs at its next check, so a search does not have to evaluate it there."""
+        """True if the truth always changes at the next check, so a search does not have to evaluate the node there."""
         return False
 
 
 class ValueNode:
-    """A compiled value: computed from the touchpoints or traits of a customer. ``None`` is a missing value."""
+    """A compiled value, which is computed from the touchpoints or traits of a customer. ``None`` is a missing value."""
 
     __slots__ = ()
 
@@ -153,7 +153,7 @@ class ValueNode:
 
 
 class NodeTimezone:
-    """Timezone of a node: its own, else the ``timezone`` trait of the customer, else that of the workspace."""
+    """Timezone of a node: from the rule, else from the customer's ``timezone`` trait, else from the workspace."""
 
     __slots__ = ("own", "workspace")
 
@@ -173,7 +173,7 @@ class NodeTimezone:
 class CompiledRule(Node):
     """A rule with an id. Other rules can refer to it, so its results are cached during one evaluation.
 
-    ``initial`` is its truth for a customer without touchpoints and traits.
+    ``initial`` is the truth of the rule for a customer without touchpoints and traits.
     """
 
     __slots__ = ("_is_check_exact", "_permanent_truth", "body", "initial", "rule_id")
@@ -192,7 +192,7 @@ class CompiledRule(Node):
 
     @property
     def next_check_is_exact(self) -> bool:
-        """Always false: the search is exact except at a limit, and then its result is early."""
+        """Always false, because the search for the next change can end early at a limit."""
         return False
 
     def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
@@ -214,7 +214,7 @@ class CompiledRule(Node):
         return Truth(self.holds(empty_facts, 0, EvaluationCache()), 0)
 
     def evaluate(self, facts: Facts, t: int, since: int, cache: EvaluationCache) -> Truth:
-        """Return the truth at ``t`` with its next change, as the fold stores it; ``since`` is passed through."""
+        """Return the truth at ``t`` with its next change, as the fold stores it; ``since`` is copied into the truth."""
         return Truth(self.holds(facts, t, cache), since, self._find_next_change(facts, t, cache))
 
     def _find_next_change(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:

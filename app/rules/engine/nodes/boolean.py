@@ -21,14 +21,14 @@ class EveryoneNode(Node):
 
 
 class _CombinationNode(Node):
-    """Base of ``all`` and ``any``. A single child with ``deciding_truth`` decides the result."""
+    """Base of ``all`` and ``any``. One child whose truth is ``deciding_truth`` decides the result."""
 
     __slots__ = ()
     deciding_truth: bool
 
     @property
     def permanent_truth(self) -> bool | None:
-        """Common permanent truth of all children: ``all`` and ``any`` are monotonic, so they keep it too."""
+        """Permanent truth that all children share: ``all`` and ``any`` are monotonic, so they keep it too."""
         truths = {child.permanent_truth for child in self.children}
         return truths.pop() if len(truths) == 1 else None
 
@@ -42,7 +42,7 @@ class _CombinationNode(Node):
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
         """Return the latest check of the children that decide the result: until then, one of them still decides.
 
-        If no child decides it, return the earliest check of all children.
+        If no child decides the result, return the earliest check of all children.
         """
         first_check: int | None = None
         last_deciding: int | None = None
@@ -130,7 +130,10 @@ class StageNode(Node):
         return self.current_position(facts, t, cache) in self.target_positions
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        """Return the earliest check of the current and later stages: earlier stages do not matter while it holds."""
+        """Return the earliest check of the current and later stages.
+
+        While the current stage holds, earlier stages do not matter.
+        """
         first_check: int | None = None
         for child in reversed(self.children):
             check = child.next_check_at(facts, t, cache)

@@ -18,7 +18,7 @@ from app.rules.engine.window import INFINITE, Span
 
 
 class CountNode(Node):
-    """Count without a window, and base of the other counts: only new touchpoints change it."""
+    """Count without a window, which only new touchpoints change. It is also the base of the other counts."""
 
     __slots__ = ("high", "leaf_id", "low")
 
@@ -28,7 +28,10 @@ class CountNode(Node):
 
     @property
     def permanent_truth(self) -> bool | None:
-        """True once a minimum is reached, false once a maximum is exceeded: the count only grows."""
+        """``True`` for a minimum, ``False`` for a maximum, else ``None``.
+
+        The count only grows, so a minimum stays reached, and a maximum stays exceeded.
+        """
         if self.high == INFINITE:
             return True
         return False if self.low == 0 else None
@@ -38,9 +41,10 @@ class CountNode(Node):
         return True
 
     def count(self, facts: Facts, t: int) -> int:
-        """Return the number of touchpoints inside at ``t``, at most one more than the highest number in the rule.
+        """Return the number of touchpoints inside the window at ``t``.
 
-        The count may stop there because the series keeps no more instants.
+        The result can stop at one more than the highest number in the rule, because the series does not store more
+        instants.
         """
         return facts.series.get(self.leaf_id, EMPTY_SERIES).count
 
@@ -80,7 +84,8 @@ class CountWithinNode(CountNode):
         if count <= self.high:
             return points[-self.low] + self.within if self.low else None
         instant = points[-self.high - 1] + self.within
-        # Touchpoints of one instant leave together, so the count may fall below the lower bound at once.
+        # Touchpoints of one instant leave the window together, so the count may jump from above the upper bound to
+        # below the lower bound.
         return instant if len(points) - bisect_right(points, instant - self.within) >= self.low else None
 
 
@@ -113,7 +118,10 @@ class CountBeforeNode(CountNode):
 
 
 class CountWithinBeforeNode(CountNode):
-    """Count with both: p + before <= t < p + within. Touchpoints enter and leave; a search visits these instants."""
+    """Count with ``within`` and ``before``: p + before <= t < p + within.
+
+    Touchpoints enter and leave the window; a search visits these instants.
+    """
 
     __slots__ = ("before", "within")
 
@@ -155,7 +163,8 @@ class CountWithinBeforeNode(CountNode):
 class CountBetweenDatesNode(CountNode):
     """Count with dates in the customer's timezone: from <= p < to.
 
-    Only instants near the midnights depend on the timezone. The series stores these (``edges``) and counts the others.
+    Only for touchpoints near a midnight of these dates does it depend on the timezone whether they are inside. The
+    series stores the instants of these touchpoints (``edges``) and counts the others.
     """
 
     __slots__ = ("span", "zone")
@@ -188,7 +197,7 @@ class CountBetweenDatesNode(CountNode):
 
 
 class CountInWindowNode(Node):
-    """Count with any window and filter: the interval of every point is computed."""
+    """Count with any window and filter. It computes the interval of every point."""
 
     __slots__ = ("high", "low", "point_window")
 

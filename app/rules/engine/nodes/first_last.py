@@ -19,7 +19,7 @@ class FirstOrLastNode(Node):
         self.point_window, self.is_first = point_window, is_first
 
     def find_index(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        """Return the index of the touchpoint among the points. The leaf must keep every point."""
+        """Return the index of the selected touchpoint among the points. The leaf must keep every point."""
         points = self.point_window.points_of(facts)
         order = range(len(points)) if self.is_first else range(len(points) - 1, -1, -1)
         matches = self.point_window.matches_open_conditions

@@ -61,7 +61,7 @@ class OpenCondition(NamedTuple):
 
 
 class PointInterval(NamedTuple):
-    """[enter, leave) of a touchpoint that is inside at ``t`` or later, and its index among the points."""
+    """[enter, leave) of a touchpoint that is inside the window at ``t`` or later, and its index among the points."""
 
     enter: int
     leave: int
@@ -69,7 +69,7 @@ class PointInterval(NamedTuple):
 
 
 class PointWindow:
-    """The points of one leaf, seen through the window and the open conditions of a node."""
+    """Selects the points of one leaf by the window and the open conditions of a node."""
 
     __slots__ = ("_rolling_microseconds", "leaf_id", "open_conditions", "window", "zone")
 
@@ -94,7 +94,10 @@ class PointWindow:
     def find_intervals(
         self, facts: Facts, t: int, cache: EvaluationCache
     ) -> tuple[list[PointInterval], list[PointInterval]]:
-        """Return the intervals of the points inside at ``t`` and of those inside later, in the order of the points."""
+        """Return the intervals of the points inside the window at ``t``, and of the points inside it later.
+
+        Both lists are in the order of the points.
+        """
         key = (id(self), t)
         intervals: tuple[list[PointInterval], list[PointInterval]] | None = cache.point_intervals.get(key)
         if intervals is None:
@@ -125,7 +128,7 @@ class PointWindow:
         return inside, later
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        """Return the next instant at which a touchpoint enters or leaves or an operand may change."""
+        """Return the next instant at which a touchpoint enters or leaves the window, or an operand may change."""
         inside, later = self.find_intervals(facts, t, cache)
         edges = [interval.leave for interval in inside if interval.leave < INFINITE]
         edges += [interval.enter for interval in later]
@@ -138,7 +141,7 @@ class PointWindow:
 
 
 def _rolling_intervals(points: Sequence[Point], t: int, within: int) -> list[PointInterval]:
-    """Return the intervals for a window that is only ``within`` an exact length: the latest points are inside."""
+    """Return the intervals for a window with only ``within`` and an exact length: the latest points are inside."""
     first = bisect_right(points, t - within, key=_instant_of)
     return [PointInterval(points[index][0], points[index][0] + within, index) for index in range(first, len(points))]
 

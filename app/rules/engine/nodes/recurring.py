@@ -27,7 +27,7 @@ class Cadence(NamedTuple):
 
     @property
     def age_max(self) -> int:
-        """Upper bound of the age in microseconds of a touchpoint that counts."""
+        """Upper bound of the age of a touchpoint that counts, in microseconds."""
         if self.is_calendar:
             return calendar.Length(0, self.of_last).max_microseconds
         return self.of_last * _PERIOD_MICROSECONDS[self.period]
@@ -48,7 +48,7 @@ class RecurringNode(Node):
         return [point for point in points if self.point_window.matches_open_conditions(point, facts, t, cache)]
 
     def matches_by_period(self, facts: Facts, t: int, cache: EvaluationCache) -> dict[int, list[int]]:
-        """Return the instants of the touchpoints by period; period 0 is the one that ends now."""
+        """Return the instants of the matching touchpoints by period; period 0 ends at ``t``."""
         instants: dict[int, list[int]] = {}
         edges = self._month_edges(facts, t) if self.cadence.is_calendar else None
         for point in self.find_matching_points(facts, t, cache):
@@ -83,9 +83,9 @@ class RecurringNode(Node):
         )
 
     def _next_period_change_at(self, instants: set[int], t: int, period_count: int) -> int | None:
-        """Return the exact next change for days and weeks, by a simulation of the touchpoints as they grow older.
+        """Return the exact next change for days and weeks, by simulating how the touchpoints grow older.
 
-        A touchpoint crosses from one period into the next older one at fixed intervals. Each crossing changes the
+        A touchpoint crosses from one period into the next older period at fixed intervals. Each crossing changes the
         number of touchpoints in two periods, so the number of non-empty periods is updated in constant time.
         """
         length, last = _PERIOD_MICROSECONDS[self.cadence.period], self.cadence.of_last
@@ -115,7 +115,7 @@ class RecurringNode(Node):
         return None
 
     def _next_edge_change_at(self, instants: set[int], facts: Facts, t: int) -> int | None:
-        """Return the next instant at which the edge of a month passes a touchpoint.
+        """Return the next instant at which a boundary between two month-long periods passes a touchpoint.
 
         Exact crossings are expensive, so they are computed only for edges whose approximate crossing comes first.
         """
@@ -146,6 +146,6 @@ class RecurringNode(Node):
 
 
 def _edge_passes_at(p: int, now: int, months: int, zone: str) -> bool:
-    """Return whether the edge ``months`` before now passes ``p`` exactly at ``now``."""
+    """Return whether the instant ``months`` before now passes the touchpoint at ``p`` exactly at ``now``."""
     length = calendar.Length(0, months)
     return (p <= calendar.subtract(now, length, zone)) != (p <= calendar.subtract(now - 1, length, zone))

@@ -1,11 +1,11 @@
 # ruff: noqa: ARG002 - all nodes have the same methods; not every node needs every argument
-"""Nodes for ``sequence``: one touchpoint for each step, in order, and optionally none of a kind after the last step.
+"""Nodes for ``sequence``: one touchpoint for each step, in order, and optionally a kind that must not follow them.
 
 All steps share one leaf. The values of its points are a bit mask of the steps that the touchpoint matches, then the
-values of ``same``, then the values of open conditions.
+values of ``same``, then the values for open conditions.
 
 A sequence without a window and with exact gaps is tracked by :class:`SequenceTracker` as touchpoints arrive, and the
-series keeps only its progress. For every other sequence, :class:`SequenceNode` searches the points in each evaluation.
+series keeps only the progress. For every other sequence, :class:`SequenceNode` searches the points in each evaluation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from app.rules.engine.window import INFINITE
 from app.rules.values.calendar import Length
 
 PRUNED_EVERY: Final = 16
-"""Number of new values of ``same`` after which progress that can no longer continue is dropped."""
+"""Number of new combinations of ``same`` values after which a series drops the progress that can no longer continue."""
 
 STEP_MASK_COLUMN: Final = 2
 """Index, in a point, of the bit mask of the steps that the touchpoint matches."""
@@ -42,9 +42,10 @@ class SequenceShape(NamedTuple):
     """Structure of a sequence, without the filters of its steps."""
 
     gaps: tuple[Gap, ...]
-    """Gap before each positive step; that of the first step is empty."""
+    """Gap before each positive step. The gap of the first step is empty."""
     closing: Length | None
-    """Time after the last positive step in which no touchpoint may match the closing ``not`` step, if there is one."""
+    """Time after the last positive step in which no touchpoint may match the closing ``not`` step; ``None`` if the
+    sequence does not end with a ``not`` step."""
     same_count: int
     """Number of values of ``same``."""
 
@@ -69,9 +70,10 @@ class SequenceShape(NamedTuple):
 
 
 class StepEnd(NamedTuple):
-    """A touchpoint that can complete the first steps, with the best choice of touchpoints for the steps before.
+    """A touchpoint that completes a step, with the best choice of touchpoints for all previous steps.
 
-    The best choice stays inside the window the longest; ``leave`` is the instant at which its first touchpoint leaves.
+    The best choice stays inside the window the longest. ``leave`` is the instant at which the first of the touchpoints
+    leaves the window, so that the completed steps are lost.
     """
 
     t: int
@@ -81,13 +83,13 @@ class StepEnd(NamedTuple):
     next_before: int
     """The next step must be at ``next_from`` or later, and before ``next_before``."""
     position: int
-    """Index of the touchpoint among all points."""
+    """Index of the touchpoint among the points of the leaf."""
     previous: StepEnd | None
-    """The previous step of the best choice."""
+    """Completed previous step of the best choice; ``None`` for the first step."""
 
 
 class StepEndQueue:
-    """The ends of one step; finds the one that the next step should follow, in order of time."""
+    """Touchpoints that complete one step. Finds the touchpoint that the next step should follow."""
 
     __slots__ = ("_open", "_waiting")
 
@@ -99,9 +101,10 @@ class StepEndQueue:
         heappush(self._waiting, (end.next_from, end.position, end))
 
     def find_longest_lasting(self, t: int) -> StepEnd | None:
-        """Return the end with the latest ``leave`` of those that a touchpoint at ``t`` may follow.
+        """Return the completed previous step that a touchpoint at ``t`` may follow, or ``None``.
 
-        ``t`` must not decrease between calls, so each end enters and leaves each heap once.
+        If it may follow several, the result is the one that stays inside the window the longest (latest ``leave``).
+        ``t`` must not decrease between calls, so each completed step enters and leaves each heap once.
         """
         while self._waiting and self._waiting[0][0] <= t:
             _, index, end = heappop(self._waiting)
@@ -120,7 +123,7 @@ class CompletedSequence(NamedTuple):
 
 
 class SequenceNode(Node):
-    """Sequence with any window and filter: searches the points inside the window in each evaluation."""
+    """Sequence with any window and filter. Each evaluation searches the points inside the window."""
 
     __slots__ = ("open_tests", "point_window", "shape")
 
@@ -140,7 +143,7 @@ class SequenceNode(Node):
         return any(sequence.enter <= t < sequence.leave for sequence in completed)
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        """Return when the longest-lasting sequence leaves the window, or else when a sequence may become true."""
+        """Return when the last true sequence leaves the window, or else when a sequence may become true."""
         completed, next_enter = self.find_completed(facts, t, cache)
         leaves = [sequence.leave for sequence in completed if sequence.enter <= t < sequence.leave]
         if leaves:
@@ -212,9 +215,9 @@ class SequenceNode(Node):
         step_ends: tuple[list[StepEndQueue], list[StepEnd]],
         facts: Facts,
     ) -> None:
-        """Use the point for every step that it can be.
+        """Use the point for every step that it can complete.
 
-        Later steps come first, so that one touchpoint is never two steps of the same sequence.
+        Later steps are tried first, so that one touchpoint never completes two steps of the same sequence.
         """
         queues, last_ends = step_ends
         last = self.shape.step_count - 1
@@ -265,12 +268,12 @@ class SequenceNode(Node):
 
 
 class SequenceTracker(NamedTuple):
-    """Tracks a sequence without a window and with exact gaps; keeps only progress that can still continue."""
+    """Tracks a sequence without a window and with exact gaps. It keeps only progress that can still continue."""
 
     shape: SequenceShape
 
     def add(self, series: Series, t: int, place: int, values: Sequence[Any]) -> None:
-        """Add one touchpoint; ``values`` are the bit mask of steps and the values of ``same``, not encoded yet."""
+        """Add one touchpoint. ``values`` are the bit mask of steps and the values of ``same``, before encoding."""
         point_series = series.point_series
         assert point_series is not None
         if point_series.sequence_completed:
@@ -312,7 +315,7 @@ class SequenceTracker(NamedTuple):
         }
 
     def _advance(self, progress: SequenceProgress, t: int, place: int, mask: int) -> bool:
-        """Record the steps that the touchpoint completes; return whether it completes the last one."""
+        """Record the steps that the touchpoint completes; return whether it completes the last step."""
         last = self.shape.step_count - 1
         is_completed = False
         for step in range(last, -1, -1):
@@ -324,7 +327,7 @@ class SequenceTracker(NamedTuple):
         return is_completed
 
     def _add_step_end(self, ends: list[Point], t: int, place: int, next_gap: Gap) -> None:
-        """Record an end of a step. If the next gap has no upper limit, the earliest end is sufficient."""
+        """Record that a touchpoint completes a step; without a limit on the next gap, the earliest is enough."""
         if next_gap.within is None:
             if not ends:
                 ends.append([t, place])
@@ -348,7 +351,7 @@ def _can_follow(ends: Sequence[Point], t: int, gap: Gap) -> bool:
 
 
 class LifetimeSequenceNode(Node):
-    """Sequence that a :class:`SequenceTracker` tracks; once it is completed, it stays true."""
+    """Sequence that a :class:`SequenceTracker` tracks. Once the sequence is completed, it stays true."""
 
     __slots__ = ("closing", "leaf_id")
 

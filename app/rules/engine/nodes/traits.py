@@ -23,7 +23,7 @@ from app.rules.engine.touchpoint_view import get_by_path
 
 
 class DeclaredTrait(ValueNode):
-    """A trait that messages declare. The name is the exact name of a trait if there is one, else a path."""
+    """A declared trait, whose value messages set. A name with dots is a path unless a trait has this exact name."""
 
     __slots__ = ("name", "path")
 
@@ -35,7 +35,7 @@ class DeclaredTrait(ValueNode):
 
 
 class ComputedTrait(ValueNode):
-    """A computed trait. Its values are cached during an evaluation."""
+    """A computed trait. An evaluation caches its values."""
 
     __slots__ = ("key", "source")
 
@@ -56,7 +56,7 @@ class ComputedTrait(ValueNode):
         return instant
 
     def value_and_next_change(self, facts: Facts, t: int, cache: EvaluationCache) -> tuple[Any, int | None]:
-        """Return the value and its next change; the latter is early if the search reached a limit."""
+        """Return the value and the instant of its next change, which is early if the search reached a limit."""
         value = self.evaluate(facts, t, cache)
         key = equality_key(value)
         return value, find_next_change(

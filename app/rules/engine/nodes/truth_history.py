@@ -1,8 +1,8 @@
 """Nodes about history: for how long a rule has held, when it began to hold, whether it ever held, or a value changed.
 
-The rule in question (the target) has an id, because the fold stores only the truths of rules with an id. If it is not a
-segment, the compiler creates a hidden rule. The fold evaluates the target at every instant at which it can change, so
-its stored truth has an exact ``since``.
+The rule that such a node tests (the target) has an id, because the fold stores only the truths of rules with an id. If
+it is not a segment, the compiler creates a hidden rule. The fold evaluates the target at every instant at which it can
+change, so its stored truth has an exact ``since``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class _HasValueNode(Node):
 
 
 class DurationNode(Node):
-    """Base of nodes that compare the age of the truth of ``target`` with ``length``."""
+    """Base of nodes that compare the time since the last change of ``target`` with ``length``."""
 
     __slots__ = ("length", "target", "zone")
 
@@ -79,7 +79,7 @@ class DurationNode(Node):
     def _boundary(self, truth: Truth, facts: Facts) -> int:
         return self.zone.add(truth.since, self.length, facts)
 
-    def is_measurable(self, truth: Truth, facts: Facts) -> bool:  # noqa: ARG002 - ChangedWithinNode reads them
+    def is_measurable(self, truth: Truth, facts: Facts) -> bool:  # noqa: ARG002 - ChangedWithinNode reads `facts`
         """Return whether the truth has an age that can be compared with the length."""
         return truth.holds
 
@@ -128,7 +128,7 @@ class ChangedWithinNode(DurationNode):
 
 
 class EverHeldBody(Node):
-    """Body of a hidden rule that becomes true with its target and then stays true."""
+    """Body of a hidden rule that becomes true when its target becomes true, and then stays true."""
 
     __slots__ = ("own_id", "target")
 
