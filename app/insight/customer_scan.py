@@ -63,10 +63,10 @@ async def scan_customers(connection: Connection | Pool, chunk: int = CHUNK_CUSTO
 async def fold_customers(
     connection: Connection, ids: Sequence[bytes], ruleset: Ruleset, now: int
 ) -> dict[bytes, ReplayedCustomer]:
-    """Fold each customer under these rules up to ``now``, from the part of the log that they read.
+    """Fold each customer up to ``now``, from the part of the log that the rules of ``ruleset`` read.
 
-    The stored state contains the instant of the first message. If the state is stale or from before rules had numbers,
-    the whole log is read.
+    The stored state contains the instant of the first message. If the state is stale or was written before rules had
+    numbers, the whole log is read.
     """
     rows = await connection.fetch(_STATES, ids)
     first_seen = {

@@ -1,6 +1,6 @@
-"""Segment health: a report of segments that overlap, mean the same, are empty, tiny, never read or stale.
+"""Segment health: a report of segments that overlap, have the same meaning, are empty, tiny, never read or stale.
 
-It reads only stored intervals, which follow the present within seconds, and computes no customer.
+It reads only stored intervals, which are at most a few seconds old, and does not compute customers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import DAY
 
 SAMPLE_CUSTOMERS: Final = 5_000
-"""Customers whose overlaps are counted; with more customers, overlaps are those of a sample of this size."""
+"""Maximum number of customers in which overlaps are counted. In a larger database, overlaps are counted in a sample of
+this size."""
 
 OVERLAPS_MAX: Final = 1_000
-"""Reported overlaps: a thousand segments have half a million pairs, of which only the most similar matter."""
+"""Maximum number of reported overlaps. A thousand segments have half a million pairs, of which only the most similar
+matter."""
 
 NEAR_DUPLICATE: Final = 0.95
 TINY_SHARE: Final = 0.001
@@ -31,7 +33,7 @@ TINY_MEMBERS: Final = 10
 STALE_DAYS: Final = 90
 
 _BITS: Final = 60
-"""Customers in one word of a bit set, which fit into a bigint without its sign."""
+"""Number of customers in one word of a bit set. Their bits fit into a PostgreSQL bigint without its sign bit."""
 
 _SEGMENTS = """
 -- Members of each segment as of now, and when a customer last entered or left; indexes transitions_open, _ended.
@@ -102,7 +104,9 @@ class Overlap(msgspec.Struct, frozen=True):
 
 
 class SegmentHealthReport(msgspec.Struct, frozen=True):
-    """Health of all segments. ``customers_scanned`` is less than ``customers_total`` if overlaps are of a sample.
+    """Health of all segments.
+
+    ``customers_scanned`` is less than ``customers_total`` if overlaps were counted in a sample.
 
     ``overlaps`` are the most similar of ``overlaps_total`` pairs.
     """

@@ -22,13 +22,14 @@ from app.postgres.pool import Pool, snapshot
 from app.queries.timeline import TimelinePlace, find_customer_id
 
 TOUCHPOINTS_MAX: Final = 50_000
-"""Limit of touchpoints that are read, the latest ones; older sessions of a customer with more are left out."""
+"""Maximum number of touchpoints that are read for one customer: the latest. Sessions before them are not returned."""
 
 TEXT_CHARS_MAX: Final = 1_000
-"""Limit of each text of a page, campaign or device in the answer, because a client may send 32 KB of it."""
+"""Maximum length, in characters, of each text of a page, campaign or device in the response. A client may send texts of
+up to 32 KB."""
 
 _CHUNK_ROWS: Final = 500
-"""Rows in memory at a time; other requests run between two chunks."""
+"""Number of rows in memory at a time. Other requests run between two chunks."""
 
 _TOUCHPOINTS = """
 -- The latest touchpoints up to an instant, oldest first, over all identities; index touchpoints_of_identity. A value of
@@ -79,9 +80,10 @@ class SessionQueries:
     async def list_sessions(
         self, ids: list[bytes], now: int, before: TimelinePlace | None, items_max: int
     ) -> SessionList:
-        """Return up to ``items_max`` sessions that began before a place, as of ``now``.
+        """Return up to ``items_max`` sessions that began before the place ``before``, as of ``now``.
 
-        Only these are in memory, even for a long history. Raise :class:`NotFound` if no identity has a customer.
+        Only these sessions are in memory, even for a long history. Raise :class:`NotFound` if no identity has a
+        customer.
         """
         splitter, totals = SessionSplitter(), SessionTotals()
         newest: deque[Session] = deque(maxlen=items_max)
@@ -130,5 +132,5 @@ def _click_id_value(*, click_id: str | None, url: str | None) -> str | None:
     """Return the value of a click id, which only the page's URL contains."""
     if click_id is None or url is None:
         return None
-    name = click_id.lower()  # names of parameters are compared in lower case
+    name = click_id.lower()  # Names of URL parameters are compared in lower case.
     return find_parameters(query_of(url), {name}).get(name)

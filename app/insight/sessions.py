@@ -2,8 +2,8 @@
 
 Touchpoints are processed in the order of the log. Half an hour without a touchpoint ends a session, and so does a page
 view from another campaign; midnight does not. Events that a page sends by itself (scrolled, left) extend a session, but
-they begin none and do not turn a bounce into a longer visit. Sessions are not stored: they are a function of the set of
-touchpoints, so a late touchpoint can join two sessions or split one.
+they never begin a session, and a session with one action and such events is still a bounce. Sessions are not stored:
+they are a function of the set of touchpoints, so a late touchpoint can join two sessions or split one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from app.enrichment.channel import sender_of
 from app.touchpoint import MINUTE, SECOND, Order
 
 IDLE: Final = 30 * MINUTE
-"""Pause after which a touchpoint begins a new session, in microseconds; a pause of exactly this length does."""
+"""Minimum pause, in microseconds, after which a touchpoint begins a new session."""
 
 ENGAGEMENT: Final = frozenset(
     {
@@ -35,7 +35,7 @@ ENGAGEMENT: Final = frozenset(
 """Events that a page or an SDK sends by itself, without an action of the visitor."""
 
 LISTED_MAX: Final = 100
-"""Limit of the devices, and of the clients' session ids, of one session; the first ones are listed."""
+"""Maximum number of devices, and of the client's session ids, that are listed for one session: the first of each."""
 
 _VISIT_CHANNELS: Final = frozenset({"web", "app"})
 _DIRECT: Final = "Direct"
@@ -90,7 +90,7 @@ class SessionEvent(msgspec.Struct, gc=False, frozen=True):
     device: Device | None = None
     session_id: str | None = None
     click: str | None = None
-    """Value of the click id: two clicks on one ad begin two sessions."""
+    """Value of the click id. It distinguishes two clicks on one ad, which begin two sessions."""
 
     @property
     def campaign(self) -> Campaign | None:
@@ -114,7 +114,7 @@ class Session(msgspec.Struct):
     devices: dict[Device, None] = {}
     session_ids: dict[str, None] = {}
     active_touchpoints: int = 0
-    """Touchpoints that are actions of the visitor."""
+    """Number of touchpoints that are actions of the visitor. A session with at most one of them is a bounce."""
 
     @property
     def started_at(self) -> int:
@@ -134,7 +134,7 @@ class Session(msgspec.Struct):
 
 
 class SessionTotals(msgspec.Struct):
-    """Totals over sessions; the averages are None without sessions."""
+    """Totals over sessions. The averages are None if there are no sessions."""
 
     count: int = 0
     bounced: int = 0
@@ -209,7 +209,7 @@ def _is_idle(session: Session, touchpoint: SessionEvent) -> bool:
 
 
 def _is_other_campaign(session: Session, touchpoint: SessionEvent) -> bool:
-    """Return True if a view comes from another campaign than the session.
+    """Return True if the touchpoint is a view from a campaign that differs from the session's campaign.
 
     Only views count: other events repeat the campaign of their page, so two tabs would split a session again and again.
     The first view of a session may set its campaign, because some pages send an event before the view.

@@ -14,7 +14,7 @@ from app.queries.timeline import find_customer_id
 from app.vocabulary.ticket_events import NAMES
 
 TOUCHPOINTS_MAX: Final = 50_000
-"""Limit of ticket touchpoints that are read, the latest ones."""
+"""Maximum number of ticket touchpoints that are read for one customer: the latest."""
 
 ID_CHARS_MAX: Final = 255
 

@@ -54,13 +54,13 @@ class Ticket(msgspec.Struct):
     solved_at: int | None = None
     reopened: int = 0
     is_reopened: bool = False
-    """True if it was reopened after it was last solved."""
+    """True if the ticket was reopened after it was last solved."""
     rating: Decimal | None = None
     replies_by_customer: int = 0
 
     @property
     def opened_at(self) -> int | None:
-        """Instant of the event that opened it, or the opening time that the tool reports."""
+        """Instant of the event that opened the ticket, or the opening time that the tool reports."""
         return self.reported_opened_at if self.created_at is None else self.created_at
 
     @property
@@ -73,7 +73,10 @@ class Ticket(msgspec.Struct):
 
     @property
     def first_response_seconds(self) -> float | None:
-        """Seconds to an agent's first reply after the opening; wrong clocks of tools may date a reply before it."""
+        """Seconds from the opening to the first reply by an agent.
+
+        Replies that are dated before the opening are ignored, because the clock of a tool can be wrong.
+        """
         opened_at = self.opened_at
         if opened_at is None:
             return None
@@ -173,7 +176,7 @@ def _status_after(event: TicketEvent) -> TicketStatus | None:
 
 
 def _apply_status(ticket: Ticket, status: TicketStatus | None, at: int, *, is_reopened_event: bool) -> None:
-    """Apply a status. Several messages may report one change: a reply that opens the ticket, and its reopening."""
+    """Apply a status. Several messages may report one change, such as a reply that reopens a ticket; it counts once."""
     match status:
         case "solved":
             if ticket.status != "solved":

@@ -1,4 +1,4 @@
-"""Verification of a segment: compares its answers with a replay of the log, in one snapshot for each chunk."""
+"""Verification of a segment: compares the results of reads with a replay of the log, in one snapshot for each chunk."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Stay = tuple[int, int | None]
 
 
 class ObservedMembership(msgspec.Struct, frozen=True):
-    """Answer for one customer: whether it is a member, since when, and all intervals so far."""
+    """Membership of one customer: whether the customer is a member, since when, and all intervals so far."""
 
     member: bool
     since: int
@@ -62,8 +62,9 @@ class Difference(msgspec.Struct, frozen=True):
 class VerificationResult(msgspec.Struct):
     """Result of a verification that began at ``as_of``.
 
-    ``stored`` counts the customers whose answers come from stored data; reads compute the others. ``differences`` are
-    the first of the ``differing``. Without a sample, both include stored intervals of customers that do not exist.
+    ``stored`` counts the customers whose membership is read from stored intervals; reads compute it for the others.
+    ``differences`` lists the first of the ``differing`` customers. If all customers are verified, both also include
+    stored intervals of customers that do not exist.
     """
 
     as_of: int

@@ -1,9 +1,9 @@
 """Backfill of new and edited definitions for existing customers.
 
-The revision of a customer's row determines which rules the row contains. The missing rules are folded from the
-touchpoints that their leaves can match, and the result is merged into the row. One chunk of customers is one
-transaction that locks them, so no other process changes them meanwhile, and a crash loses at most one chunk. Reads use
-the same partial replay for customers that are not backfilled yet.
+The revision of a customer row determines which rules the row contains. The missing rules are folded from the
+touchpoints that their leaves can match, and the result is merged into the row. One transaction locks and backfills one
+chunk of customers. So no other process changes them meanwhile, and a crash loses at most one chunk. Reads use the same
+partial replay for customers that are not backfilled yet.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from app.projection.writes import ProjectedCustomer, write_customers
 from app.rules.engine.ruleset import Ruleset
 
 Position = tuple[int, bytes]
-"""(revision, customer id) of the last claimed row."""
+"""(revision, customer id) of the last customer row that was claimed."""
 
 START: Final[Position] = (BEFORE_NUMBERS - 1, bytes(16))
 
 
 class FilledChunk(msgspec.Struct):
-    """Counts of one chunk, and the position of its last row; None if no row was left."""
+    """Counts of one chunk, and the position of its last customer row; None if no row was left to backfill."""
 
     customers: int
     touchpoints: int
@@ -43,7 +43,7 @@ class FilledChunk(msgspec.Struct):
 
 
 _CLAIM = """
--- Locks the next customers whose rows lack a rule, after the given position; index customers_to_fill.
+-- Locks the next customer rows that lack a rule, after the given position; index customers_to_fill.
 SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at
 FROM customers
 WHERE revision < $1 AND (revision, id) > ($2::bigint, $3::uuid) AND NOT stale
@@ -76,7 +76,7 @@ async def record_progress(
 
 
 async def find_next_unfilled(connection: Connection, ruleset: Ruleset, after: Position) -> Position | None:
-    """Return the position of the next row to backfill, or None."""
+    """Return the position of the next customer row to backfill, or None."""
     row = await connection.fetchrow(_CLAIM.replace("FOR NO KEY UPDATE SKIP LOCKED", ""), ruleset.fill, *after, 1)
     return None if row is None else (row["revision"], row["id"])
 
@@ -103,7 +103,7 @@ async def fill_chunk(
 
 
 class _ChunkFill:
-    """Work on one chunk: rows and intervals to write, and customers that need a replay of the whole log."""
+    """Results of one chunk: customer rows and intervals to write, and customers whose whole log must be replayed."""
 
     def __init__(self, ruleset: Ruleset, now: int, settings: Settings) -> None:
         self.ruleset = ruleset
@@ -115,7 +115,7 @@ class _ChunkFill:
         self.touchpoints = 0
 
     async def fill(self, connection: Connection, revision: int, rows: Sequence[CustomerRow]) -> None:
-        """Backfill rows of one revision, which all lack the same rules."""
+        """Backfill customer rows of one revision, which all lack the same rules."""
         row_coverage = coverage_of(self.ruleset)
         known_rules, missing_rules = row_coverage.known_rules(revision), row_coverage.missing_rules(revision)
         missing_refs = {
@@ -161,7 +161,8 @@ class _ChunkFill:
                 self.to_replay.append(row)
                 continue
             if state.born is None:
-                # All its messages are in the future, and the state matched them with the old rules only.
+                # All messages of this customer are in the future. The state contains them as matched with the leaves of
+                # the old rules only, so the whole log must be replayed.
                 self.to_replay.append(row)
             else:
                 advanced.append((row, state, changes))
@@ -183,7 +184,10 @@ class _ChunkFill:
         self.projected.append(ProjectedCustomer(_as_resolved(row), state, stored, False, self.ruleset.fill))
 
     async def replay_whole_log(self, connection: Connection) -> None:
-        """Replay customers within the budget of one step, but at least one; the others are claimed again later."""
+        """Replay customers of up to ``replay_messages_max`` messages in total, but at least one customer.
+
+        The other customers keep their revision, so the worker claims them again later.
+        """
         messages_left = self.settings.replay_messages_max
         customers: list[ResolvedCustomer] = []
         for row in self.to_replay:
@@ -203,7 +207,7 @@ def _as_resolved(row: CustomerRow) -> ResolvedCustomer:
 
 
 def merge_states(state: State, filled: State, rules: Ruleset, points_max: int) -> State:
-    """Merge ``filled``, a state under ``rules``, into ``state`` in place. Both are states of the same instant."""
+    """Merge ``filled``, which was folded with ``rules``, into ``state`` in place. Both belong to the same instant."""
     truncate_state(filled, points_max)
     for leaf in rules.leaves:
         state.series.pop(leaf, None)

@@ -1,7 +1,8 @@
-"""Coverage: the rules that a customer's row contains, and those that it lacks, by its revision. Pure.
+"""Coverage: the rules that a customer row contains, and the rules that it lacks, by its revision. Pure.
 
-Rules are numbered in the order in which they come into use. A row's revision is the highest number for which the row is
-complete. A row of any age is therefore usable for the rules that it contains, and only the others need the log.
+Rules are numbered in the order in which they come into use. The revision of a customer row is the highest rule number
+up to which the row is complete. A row of any age is therefore usable for the rules that it contains, and only the
+missing rules need the log.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from typing import Final
 from app.rules.engine.ruleset import Ruleset
 
 BEFORE_NUMBERS: Final = -1
-"""Revision of a row from before rules had numbers; only the outline of its state is readable."""
+"""Revision of a customer row that was written before rules had numbers. Only the first fields of its state are
+readable."""
 
 
 class DefinitionRef:
-    """Columns that identify a definition's intervals: its name without a candidate's suffix, version and meaning."""
+    """Columns that identify the intervals of a definition: id without ``@N``, version, and number of the meaning."""
 
     __slots__ = ("definition", "meaning", "version")
 
@@ -27,7 +29,7 @@ class DefinitionRef:
 
 
 class Coverage:
-    """Revisions that a row needs for the rules of one ruleset."""
+    """Revisions that a customer row must have to contain the rules of one ruleset."""
 
     def __init__(self, ruleset: Ruleset) -> None:
         self._ruleset = ruleset
@@ -39,12 +41,12 @@ class Coverage:
         self.current_revision = max(
             (number for id, number in self._required_revisions.items() if id in current_ids), default=0
         )
-        """Lowest revision of a row that contains every current definition."""
+        """A customer row with at least this revision contains the results of every current definition."""
 
     def required_revision(self, id: str) -> int:
-        """Return the lowest revision of a row that contains this rule or journey, with the rules that it reads.
+        """Return the minimum revision of a customer row that contains this rule or journey and all rules that it reads.
 
-        The number of the rule itself is enough, because the rules that it reads have lower numbers.
+        It is the number of the rule itself, because the rules that it reads have lower numbers.
         """
         return self._required_revisions[id]
 
@@ -56,7 +58,7 @@ class Coverage:
         return rules
 
     def known_rules(self, revision: int) -> Ruleset:
-        """Return the rules that a row of this revision contains."""
+        """Return the rules that a customer row of this revision contains."""
         if revision >= self._ruleset.fill:
             return self._ruleset
         rules = self._known_rules.get(revision)
@@ -66,7 +68,7 @@ class Coverage:
         return rules
 
     def missing_rules(self, revision: int) -> Ruleset:
-        """Return the rules that a row of this revision lacks, with the rules that they read."""
+        """Return the rules that a customer row of this revision lacks, with the rules that they read."""
         rules = self._missing_rules.get(revision)
         if rules is None:
             ids = [id for id, revision_needed in self._required_revisions.items() if revision_needed > revision]
@@ -81,7 +83,7 @@ def coverage_of(ruleset: Ruleset) -> Coverage:
 
 @lru_cache(maxsize=16)
 def definition_refs_of(ruleset: Ruleset) -> dict[str, DefinitionRef]:
-    """Return refs by the definition id in a fold's changes (``segment:KEY``, ``journey:KEY``), candidates included."""
+    """Return the ref of every segment and journey, including candidates, keyed by ``Transition.definition``."""
     refs = {}
     for id in ruleset.number_of:
         if id.startswith(("segment:", "journey:")):
@@ -91,7 +93,7 @@ def definition_refs_of(ruleset: Ruleset) -> dict[str, DefinitionRef]:
 
 
 def _contains(ruleset: Ruleset, id: str) -> bool:
-    """Return True if ``ruleset`` contains the rule; its numbers may be those of a larger set."""
+    """Return True if ``ruleset`` contains the rule. A subset still has the numbers of the rules that it excludes."""
     kind, _, key = id.partition(":")
     if kind == "journey":
         return key in ruleset.stages_of

@@ -20,20 +20,20 @@ from app.rules.engine.series import Series
 from app.rules.engine.truth import Truth
 
 POINTS_UNLIMITED: Final = 10**9
-"""Limit of points for a fold over the whole log, whose result must not depend on a cap."""
+"""Value of ``points_max`` for a fold over the whole log, whose result must not depend on a size limit."""
 
 TRAITS_BYTES_MAX: Final = 65_536
 """Size limit of all traits of one customer as JSON, in bytes. A trait beyond it is not stored; the log contains it."""
 
 
 class NeedsReplay(Exception):
-    """Messages cannot extend this state: they belong into its past, or the state was truncated."""
+    """A state cannot be extended, because a message is too old or the state was truncated. The log must be replayed."""
 
 
 class Transition(msgspec.Struct, gc=False, frozen=True):
     """Entry into a segment or stage at ``at``, or exit from it. ``value`` is the stage, empty for a segment.
 
-    ``since`` is when the interval began: ``at`` itself for an entry.
+    ``since`` is the instant at which the interval began. For an entry it equals ``at``.
     """
 
     definition: str
@@ -47,11 +47,11 @@ class Transition(msgspec.Struct, gc=False, frozen=True):
 def fold(
     state: State, ruleset: Ruleset, inputs: Iterable[Input], now: int, points_max: int = POINTS_UNLIMITED
 ) -> list[Transition]:
-    """Carry ``state`` in place over ``inputs`` to ``now``; return the changes in order of time.
+    """Advance ``state`` in place over ``inputs`` to ``now``; return the transitions in order of time.
 
     Raises:
-        NeedsReplay: A message is not later than the last decision, or the state was truncated and lacks data that the
-            fold needs. ``state`` is then unusable.
+        NeedsReplay: A message is not later than the last evaluation of rules, or the state was truncated and lacks
+            data that the fold needs. ``state`` is then unusable.
     """
     inputs = list(inputs)
     state.messages += len(inputs)
@@ -81,7 +81,7 @@ def flips_at(state: State) -> int | None:
 
 
 def truncate_state(state: State, points_max: int) -> State:
-    """Drop the points of each series with more than ``points_max``, and future messages beyond that number.
+    """Drop the instants of each series that is larger than ``points_max``, and future messages beyond that number.
 
     The state is then marked as truncated; the log contains everything.
     """
@@ -93,7 +93,10 @@ def truncate_state(state: State, points_max: int) -> State:
 
 
 def truncate_pending(state: State, points_max: int) -> State:
-    """Drop future messages beyond ``points_max``: a fold with that cap leaves nothing else above it."""
+    """Drop future messages beyond ``points_max``.
+
+    This is enough after a fold with the same limit, which does not leave a series above the limit.
+    """
     if len(state.pending) > points_max:
         del state.pending[points_max:]
         state.is_truncated = True
@@ -121,14 +124,15 @@ def _input_order(input: Input) -> tuple[int, str, str]:
 
 
 def _check_not_past(state: State, inputs: Sequence[Input]) -> None:
-    """Raise NeedsReplay if a message is not later than the last decision.
+    """Raise NeedsReplay if a message is not later than the last evaluation of rules.
 
-    Messages of one instant are decided together, so a message of that same instant needs a replay too.
+    Rules are evaluated once for all messages of one instant, so a message of that same instant needs a replay too.
     """
     if state.born is None:
         return
     for input in inputs:
-        # A message of the first instant may be the cause of truths that hold from birth, even if no rule reads it.
+        # A message of the customer's first instant may be the cause of truths that hold from then on, even if no rule
+        # reads it.
         if input.at <= state.born or (input.is_relevant and input.at <= state.at):
             raise NeedsReplay
     if state.is_truncated and any(input.is_relevant for input in inputs):
@@ -136,7 +140,7 @@ def _check_not_past(state: State, inputs: Sequence[Input]) -> None:
 
 
 class _FoldPass:
-    """One pass over time: changes the state in place and collects the changes."""
+    """One pass over time, which changes the state in place and collects the transitions."""
 
     __slots__ = ("_next_due", "changes", "points_max", "ruleset", "state")
 
@@ -148,7 +152,7 @@ class _FoldPass:
         self._next_due = _find_next_due(state)
 
     def advance_time(self, limit: int) -> None:
-        """Decide the truths that change through time alone, up to and including ``limit``."""
+        """Evaluate the rules whose truth changes through time alone, up to and including ``limit``."""
         while self._next_due is not None and self._next_due <= limit:
             if self.state.is_truncated:
                 raise NeedsReplay
@@ -157,7 +161,10 @@ class _FoldPass:
             self.state.at = instant
 
     def apply_inputs(self, instant: int, inputs: Sequence[Input]) -> None:
-        """Add all messages of one instant, then decide once, so that no state between two of them exists."""
+        """Add all messages of one instant, then evaluate the rules once.
+
+        So a state that includes only some of these messages never exists.
+        """
         if self.state.is_truncated:
             raise NeedsReplay
         for place, input in enumerate(inputs):
@@ -179,7 +186,7 @@ class _FoldPass:
         return [rule for rule, truth in self.state.truths.items() if truth.until == instant]
 
     def _find_causes(self, inputs: Sequence[Input]) -> dict[str, Cause]:
-        """Return the rules whose truth the inputs can change, each with the last input that it reads."""
+        """Return the rules whose truth the inputs can change, each with the last input that the rule reads."""
         if len(inputs) == 1 and not inputs[0].traits:
             return dict.fromkeys(self.ruleset.rules_reading_leaves(inputs[0].leaves), _message_cause(inputs[0]))
         causes: dict[str, Cause] = {}
@@ -190,7 +197,7 @@ class _FoldPass:
     def _add_to_series(self, leaf_id: str, instant: int, place: int, input: Input) -> None:
         leaf = self.ruleset.leaves.get(leaf_id)
         if leaf is None:
-            return  # a future message, matched before the definitions changed
+            return  # The message was matched before the definitions changed.
         series = self.state.series.get(leaf_id)
         if series is None:
             series = self.state.series[leaf_id] = Series()
@@ -202,11 +209,11 @@ class _FoldPass:
             self.points_max,
         )
         if series.overflowed:
-            # The series exceeds its cap, so only the log has all points.
+            # The series exceeds its size limit, so only the log contains all its touchpoints.
             raise NeedsReplay
 
     def _set_traits(self, traits: dict[str, object]) -> None:
-        """Set the traits; null removes one. Skip values beyond TRAITS_BYTES_MAX, which only the log contains."""
+        """Set the traits; null removes a trait. Skip values beyond TRAITS_BYTES_MAX, which only the log contains."""
         stored = self.state.traits
         size = sum(_json_bytes(name, value) for name, value in stored.items())
         for name, value in sorted(traits.items()):
@@ -216,7 +223,7 @@ class _FoldPass:
                 size += _json_bytes(name, value)
 
     def _create_customer(self, instant: int, causes: dict[str, Cause], first: Cause) -> None:
-        """Decide all rules at the first message; every truth that holds begins at ``instant``."""
+        """Evaluate all rules at the customer's first message; every truth that holds begins at ``instant``."""
         decided_rules = self.ruleset.sort_rules((*causes, *self.ruleset.decided_at_birth))
         for rule in decided_rules:
             self.state.truths[rule] = self.ruleset.evaluate(rule, self.state, instant, instant)

@@ -1,4 +1,4 @@
-"""Intervals: built from the changes of a fold, and compared with the stored ones after a replay. Pure."""
+"""Intervals in segments and stages: built from transitions, and compared with stored intervals after a replay. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IntervalKey = tuple[bytes, str, str, int, int]
 
 
 class Interval(msgspec.Struct, gc=False):
-    """Interval of a customer in a segment or stage, [entered_at, left_at), with the causes of both ends."""
+    """Interval of a customer in a segment or stage, [entered_at, left_at), with the causes of its start and end."""
 
     customer: bytes
     definition: str
@@ -24,11 +24,12 @@ class Interval(msgspec.Struct, gc=False):
     """Version of the definition when the interval was first written; not part of the key."""
     entered_at: int
     entered_cause: Cause | None
-    """None keeps the stored cause."""
+    """None means that a write keeps the stored cause."""
     left_at: int | None = None
     left_cause: Cause | None = None
     meaning: int = 0
-    """Number of the definition's meaning: intervals of a candidate are stored beside the current ones."""
+    """Number of the meaning of the definition. It separates the intervals of a candidate from those of the current
+    version."""
 
     @property
     def key(self) -> IntervalKey:
@@ -46,8 +47,8 @@ class Interval(msgspec.Struct, gc=False):
 class IntervalWrites(msgspec.Struct):
     """Intervals to write.
 
-    ``begun`` are new rows. ``ended`` are stored rows whose end or cause changes. ``retracted`` are stored rows that
-    never held, or that belong to an older meaning of their definition.
+    ``begun`` are new intervals. ``ended`` are stored intervals whose end or cause changes. ``retracted`` are stored
+    intervals that are wrong, or that belong to an older meaning of their definition.
     """
 
     begun: list[Interval] = []
@@ -63,7 +64,7 @@ class IntervalWrites(msgspec.Struct):
 def continue_intervals(
     customer: bytes, changes: Iterable[Transition], refs: Mapping[str, DefinitionRef]
 ) -> IntervalWrites:
-    """Convert the changes of a fold into new intervals and ends of stored intervals."""
+    """Convert the transitions of a fold into new intervals and ends of stored intervals."""
     begun: dict[IntervalKey, Interval] = {}
     ended: list[Interval] = []
     for change in changes:

@@ -1,6 +1,6 @@
 """Replay: computes customers by folding their whole log.
 
-A replay repairs any stored state, and answers a read that no stored state can answer.
+A replay repairs any stored state. Reads also use it if no stored state is usable.
 """
 
 from __future__ import annotations
@@ -110,12 +110,12 @@ async def replay_log(
             return
         customer_replay = replayed.setdefault(current, ReplayedCustomer(State(bucketing_key=keys.get(current)), []))
         work = partial(fold, customer_replay.state, ruleset, inputs, _last_instant(inputs, now), POINTS_UNLIMITED)
-        # A thread folds a long history, because live requests share this event loop.
+        # Fold a long history in a thread, because live requests share this event loop.
         customer_replay.changes += await asyncio.to_thread(work) if len(inputs) > _LONG_MESSAGES else work()
         inputs.clear()
 
     async for customer, input in read_log(connection, customer_ids, ruleset):
-        # A chunk ends only between two instants, because messages of one instant are decided together.
+        # A chunk ends only between two instants, because a fold must apply all messages of one instant together.
         if customer != current or (len(inputs) >= _CHUNK_ROWS and input.at != inputs[-1].at):
             await fold_chunk()
             current = customer
@@ -127,7 +127,7 @@ async def replay_log(
 
 
 def _last_instant(inputs: Iterable[Input], now: int) -> int:
-    """Return the instant up to which a chunk decides: its last message, because later ones may follow."""
+    """Return the instant to which a chunk is folded: its last message, because the next chunk may follow closely."""
     return min(now, max(input.at for input in inputs))
 
 

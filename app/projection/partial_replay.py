@@ -25,14 +25,14 @@ _CUSTOMERS_PER_TURN: Final = 100
 
 
 class _LogSelection(msgspec.Struct, frozen=True):
-    """Part of the log that a ruleset reads. ``names`` is None if any touchpoint can match."""
+    """Part of the log that a ruleset reads. ``names`` are event names; None means that any event name can match."""
 
     names: list[str] | None
     needs_documents: bool
     needs_identifies: bool
     needs_first_messages: bool
     leaves_by_name: dict[str, tuple[str, ...]] | None
-    """Leaves by event name, if the name alone decides."""
+    """Event name -> ids of the leaves that it matches; None if a leaf depends on more than the name."""
 
 
 @lru_cache(maxsize=32)
@@ -88,7 +88,8 @@ async def replay_for_rules(
 ) -> tuple[dict[bytes, ReplayedCustomer], int]:
     """Fold for each customer only the messages that ``rules`` read, up to ``now``; also return how many were read.
 
-    ``born`` maps a customer to the instant of its first message, from its state. Customers with None are left out.
+    ``born`` maps a customer to the instant of its first message, from its state. The result excludes customers with
+    None.
     """
     ids = [id for id, instant in born.items() if instant is not None]
     if not ids:
@@ -129,7 +130,7 @@ async def _read_inputs(
         for place, at, message_id, source in rows:
             inputs_by_place[place - 1].append(Input(at, message_id, source, (), None))
     else:
-        # The first message decides no rule by itself, so a placeholder at its instant is enough.
+        # No rule depends on the content of the first message, so a placeholder at its instant is enough.
         for customer_inputs, id in zip(inputs_by_place, ids, strict=True):
             instant = born[id]
             if instant is not None and all(input.at != instant for input in customer_inputs):
@@ -164,7 +165,7 @@ def _add_touchpoints(
 
 
 def merge_inputs(inputs: Iterable[Input], more_inputs: Iterable[Input]) -> list[Input]:
-    """Merge two lists of inputs, in order; a message of both lists gets the leaves and values of both."""
+    """Merge two lists of inputs, in order. A message in both lists gets the leaves and values of both."""
     merged: dict[tuple[int, str, str], Input] = {}
     for input in (*inputs, *more_inputs):
         key = (input.at, input.message_id, input.source)

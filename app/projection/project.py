@@ -29,7 +29,7 @@ from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import Message
 
 POINTS_PER_MESSAGE: Final = 25
-"""Number of points that a rule can scan at about the cost of one message."""
+"""Number of points whose scan by a rule takes about as long as the replay of one message without scans."""
 
 
 class ProjectionCounts(msgspec.Struct):
@@ -55,7 +55,7 @@ async def project_messages(
 async def project_deferred(
     connection: Connection, messages: Sequence[Message], ruleset: Ruleset, now: int, settings: Settings
 ) -> ProjectionCounts:
-    """Project messages that were only stored, by replaying their customers.
+    """Project messages that were stored without projection, by replaying their customers.
 
     A replay may have included these messages already, so folding them into the stored states could count them twice.
     """
@@ -105,7 +105,7 @@ async def undo_link(
     now: int,
     settings: Settings,
 ) -> bool:
-    """Undo or restore a link of the merge ledger, which splits or merges customers; return False if it is unknown."""
+    """Undo or restore a link of the merge ledger, which splits or merges customers; return False if it is missing."""
     if not await mark_link_undone(connection, weaker, stronger, now if undone else None):
         return False
     resolution = await resolver.resolve_neighbourhood(connection, [weaker, stronger], caps_of(settings))
@@ -173,8 +173,8 @@ def _find_extendable_state(
 ) -> tuple[State, Ruleset, int] | None:
     """Return the state to extend, the rules that it contains and its revision; None if the customer needs a replay.
 
-    A customer that is not backfilled yet is extended under the rules that its row contains. Reads compute the other
-    rules until the worker backfills them, so a new definition never makes a live message replay a customer.
+    A customer that is not backfilled yet is extended with the rules that the customer row contains. Reads compute the
+    other rules until the worker backfills them, so a new definition never makes a live message replay a customer.
     """
     bucketing_key = bucketing_keys.get(customer.id)
     if not customer.origins:
@@ -190,12 +190,12 @@ def _find_extendable_state(
 
 
 def _count_replayed_messages(customer: ResolvedCustomer, new_messages: int) -> int:
-    """Return about how many messages a replay reads."""
+    """Return the approximate number of messages that a replay reads."""
     return new_messages + sum(count_messages(row.state) for row in customer.origins)
 
 
 def _estimate_replay_cost(customer: ResolvedCustomer, new_messages: int, ruleset: Ruleset) -> int:
-    """Return the cost of a replay, in messages whose rules scan no points."""
+    """Return the estimated cost of a replay; the unit is one message for which no rule scans points."""
     length = _count_replayed_messages(customer, new_messages)
     return length + length * length // POINTS_PER_MESSAGE if ruleset.scans_points else length
 

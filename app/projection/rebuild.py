@@ -1,4 +1,4 @@
-"""Rebuild: replays every customer from the log, and counts those whose stored state differed from it."""
+"""Rebuild: replays every customer from the log, and counts customers whose stored state differed from the replay."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def rebuild_customers(
     customer: str | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Replay all customers, or only ``customer``; return how many differed from their log.
+    """Replay all customers, or only ``customer``; return the number of stored states that differed from the log.
 
     ``advance`` is called with the number of customers done and the total. Raise NotFound if ``customer`` is unknown.
     """
@@ -90,8 +90,8 @@ def _advance_to(stored: bytes, ruleset: Ruleset, now: int, settings: Settings) -
 def comparable(state: State, ruleset: Ruleset) -> State:
     """Return the state without details that depend on how it was computed.
 
-    These are the instant of the last decision, rules that were evaluated without effect, the order of leaves, and data
-    that only archived definitions needed.
+    These are the instant of the last evaluation, truths that have been false since the first message, the order of
+    leaves, and data that only archived definitions needed.
     """
     state.at = 0
     state.pending = [msgspec.structs.replace(input, leaves=tuple(sorted(input.leaves))) for input in state.pending]

@@ -1,8 +1,8 @@
 """State of a customer between two messages: pure data, stored as MessagePack in ``customers.state``.
 
-The column is written with every message, so it is small: rules and journeys are stored by number, and a truth that has
-not changed since birth (the customer's first message) is left out. A number identifies the meaning of a rule, not its
-name, so a state survives renames and new versions. Reading drops the numbers that a ruleset does not contain.
+The column is written with every message, so it must be small. Rules and journeys are stored by number, and a truth that
+has not changed since the customer's first message is omitted. A number identifies the meaning of a rule, not its name,
+so a state stays valid after a rename. Reading drops the numbers that a ruleset does not contain.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Input(msgspec.Struct, gc=False, array_like=True):
     leaves: tuple[str, ...]
     traits: dict[str, Any] | None
     leaf_values: dict[str, list[Any]] | None = None
-    """Values that each leaf keeps of the message besides its instant, by leaf id."""
+    """Leaf id -> values of the message that the leaf stores in addition to the instant."""
 
     @property
     def is_relevant(self) -> bool:
@@ -59,10 +59,10 @@ class Input(msgspec.Struct, gc=False, array_like=True):
 
 
 class State(msgspec.Struct):
-    """State of one customer. ``born`` is the instant of its first message.
+    """State of one customer. ``born`` is the instant of the customer's first message.
 
-    ``at`` is the instant of the last decision: a relevant message that is not later needs a replay. ``truths`` contains
-    only rules that were evaluated; any other rule has the value of the ruleset's ``initial``.
+    ``at`` is the instant at which rules were last evaluated; a relevant message that is not later needs a replay.
+    ``truths`` contains only rules that were evaluated. All other rules have the truth in the ruleset's ``initial``.
     """
 
     born: int | None = None
@@ -73,7 +73,7 @@ class State(msgspec.Struct):
     truths: dict[str, Truth] = {}
     journeys: dict[str, StagePosition] = {}
     pending: list[Input] = []
-    """Future messages, from clocks that run ahead; each takes effect at its own instant."""
+    """Messages with a future instant, from clocks that run ahead. Each message takes effect at its own instant."""
     is_truncated: bool = False
     """True if the state was truncated at its size limit: the next message forces a replay from the log."""
     bucketing_key: tuple[str, str] | None = None
@@ -81,7 +81,7 @@ class State(msgspec.Struct):
 
 
 class _Stored(msgspec.Struct, array_like=True):
-    """Layout in the database. ``traits`` and ``pending`` are JSON, which keeps their numbers exact."""
+    """Layout of a state in the database. ``traits`` and ``pending`` are JSON, which keeps their numbers exact."""
 
     messages: int
     at: int
@@ -104,7 +104,7 @@ class _Outline(msgspec.Struct, array_like=True):
 
 
 class _Declared(msgspec.Struct, array_like=True):
-    """Fields of :class:`_Stored` up to ``pending``; those between are not decoded."""
+    """Fields of :class:`_Stored` up to ``pending``; ``series``, ``truths`` and ``journeys`` are not decoded."""
 
     messages: int
     at: int
@@ -127,7 +127,7 @@ _encode_json = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class _NumberedNames:
-    """Rules and journeys of one ruleset by number."""
+    """Rules and journeys of one ruleset, keyed by number."""
 
     __slots__ = ("journeys", "rules")
 
@@ -146,7 +146,7 @@ def _numbered_names(ruleset: Ruleset) -> _NumberedNames:
 
 
 def read_state(stored: bytes, ruleset: Ruleset) -> State:
-    """Decode a stored state for the rules of ``ruleset``, all of which the row must contain."""
+    """Decode a stored state for the rules of ``ruleset``, all of which the customer row must contain."""
     row = _decode(stored)
     names, leaves = _numbered_names(ruleset), ruleset.leaves
     rules, journeys = names.rules, names.journeys
@@ -195,22 +195,22 @@ def json_size(value: object) -> int:
 
 
 def count_messages(stored: bytes) -> int:
-    """Return how many messages the state was computed from; any revision is readable."""
+    """Return the number of messages from which the state was computed. The state may have any revision."""
     return _decode_outline(stored).messages
 
 
 def last_decided_at(stored: bytes) -> int:
-    """Return the instant of the last decision; any revision is readable."""
+    """Return the instant at which rules were last evaluated. The state may have any revision."""
     return _decode_outline(stored).at
 
 
 def first_seen_of(stored: bytes) -> int | None:
-    """Return the instant of the first message, which is wrong in a stale state; any revision is readable."""
+    """Return the instant of the first message, which is wrong in a stale state. The state may have any revision."""
     return _decode_outline(stored).born
 
 
 def declared_traits_at(stored: bytes, now: int) -> dict[str, Any] | None:
-    """Return the declared traits as of ``now``; None if the whole state is needed. Any revision is readable."""
+    """Return the declared traits as of ``now``; None if the whole state is needed. The state may have any revision."""
     row = _decode_declared(stored)
     if row.pending or row.is_truncated or row.at > now:
         return None

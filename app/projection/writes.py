@@ -1,4 +1,4 @@
-"""Writes of a projection to the tables customers and transitions, which no other module writes.
+"""Writes of a projection to the tables ``customers`` and ``transitions``, which no other module writes.
 
 Each write is one statement for any number of customers.
 """
@@ -35,7 +35,7 @@ class ProjectedCustomer(msgspec.Struct):
 _encode_cause = msgspec.json.Encoder().encode
 
 _MERGE_CUSTOMERS = """
--- Deletes the rows of merged customers. If a whole customer only gets a new id, its intervals move to that id.
+-- Deletes the rows of merged customers. If a customer moves as a whole to a new id, its intervals move too.
 WITH adopted AS (
     UPDATE transitions t SET customer_id = a.customer_id
     FROM unnest($1::uuid[], $2::uuid[]) AS a (former_id, customer_id)
@@ -46,7 +46,7 @@ DELETE FROM customers WHERE id = ANY($3::uuid[])
 
 
 async def merge_customers(connection: Connection, resolution: Resolution) -> None:
-    """Delete the rows of merged customers and move the intervals of those that only get a new id."""
+    """Delete the rows of merged customers, and move the intervals of customers that only get a new id."""
     adopted = [
         (customer.origins[0].id, customer.id)
         for customer in resolution.customers.values()
@@ -141,8 +141,8 @@ def _encode_optional_cause(cause: Cause | None) -> bytes | None:
 def next_sweep_at(projected: ProjectedCustomer, flips: int | None, now: int) -> int | None:
     """Return when the worker next sweeps the customer; the stored instant if it is early enough.
 
-    An indexed column that does not change keeps the update HOT. The price is a sweep that finds nothing due and then
-    moves the instant.
+    PostgreSQL updates a row faster if no indexed column changes (a HOT update). In return, a sweep may find that
+    nothing is due yet and only move the instant.
     """
     if projected.stale:
         return SWEEP_NOW
@@ -177,7 +177,7 @@ SELECT count(*) FROM retracted
 
 
 async def retract_retired(connection: Connection, intervals_max: int, now: int) -> int:
-    """Retract some intervals of a retired meaning; return how many, 0 if none are left."""
+    """Retract some intervals of a retired meaning; return their number, which is 0 if no such interval is left."""
     while (retired := await find_retired_meaning(connection)) is not None:
         count: int = await connection.fetchval(_RETRACT, *retired, intervals_max, now)
         if count:
@@ -190,5 +190,5 @@ _SET_ASIDE = "UPDATE customers SET stale = true, sweep_at = $2 WHERE id = $1"
 
 
 async def set_customer_aside(connection: Connection, id: bytes, retry_at: int) -> None:
-    """Mark a customer as stale, so that reads replay it, and let the worker try it again at ``retry_at``."""
+    """Mark a customer as stale, so that reads replay the log, and let the worker try again at ``retry_at``."""
     await connection.execute(_SET_ASIDE, id, retry_at)

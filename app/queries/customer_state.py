@@ -1,7 +1,8 @@
-"""Customer states for reads, which never write and are never stale.
+"""Customer states for reads. Reads never write and never return stale data.
 
-A read uses a stored state as it is if the row contains the rule, is not marked stale, and ``flips_at`` is in the
-future. If only time has passed, the read folds the state forward in memory; otherwise it replays the customer's log.
+A read uses a stored state as it is if the customer row contains the rule, is not marked stale, and ``flips_at`` is in
+the future. If only time has passed, the read folds the state forward in memory; otherwise it replays the customer's
+log.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from app.touchpoint import STRENGTH, Identity
 
 
 class StoredState(msgspec.Struct):
-    """Columns of a customer's row that reads need."""
+    """Columns of a customer row that reads need."""
 
     id: bytes
     state: bytes
@@ -75,7 +76,7 @@ def advance_to(row: StoredState, ruleset: Ruleset, now: int, points_max: int) ->
     """Return the state at ``now``; None if the customer needs a replay.
 
     The state may be later than ``now`` if this process's clock is behind. It lacks candidates that are not backfilled
-    yet, which no read needs.
+    yet, because reads do not need them.
     """
     rule_coverage = coverage_of(ruleset)
     if row.stale or row.revision < rule_coverage.current_revision:
@@ -102,7 +103,7 @@ async def states_at(
 ) -> dict[bytes, State]:
     """Return each customer's state at exactly ``instant``, which may be before the stored state's instant.
 
-    With ``with_values``, the states can also answer for computed traits. Requires a snapshot.
+    With ``with_values``, the states also contain the data for computed traits. Requires a snapshot.
     """
     states: dict[bytes, State] = {}
     to_replay: list[bytes] = []
@@ -164,7 +165,10 @@ def build_customer(
 
 
 def _merge_traits(state: State, ruleset: Ruleset, now: int) -> dict[str, Any]:
-    """Return declared and computed traits. A computed trait hides a declared one of its name, even without a value."""
+    """Return declared and computed traits.
+
+    A computed trait hides a declared trait with the same name, even if the computed one has no value.
+    """
     if not ruleset.traits or state.born is None:
         return state.traits
     computed = {trait.key for trait in ruleset.traits}
@@ -205,7 +209,9 @@ def current_stage_of(state: State, journey: str, until: Mapping[str, int]) -> Cu
 
 
 def valid_until(state: State, ruleset: Ruleset, points_max: int) -> dict[str, int]:
-    """Return when each ``segment:KEY`` and ``journey:KEY`` changes if no message arrives, without those that never do.
+    """Return ``segment:KEY`` or ``journey:KEY`` -> instant at which it changes if no message arrives.
+
+    The result excludes segments and journeys that never change.
 
     Raises:
         NeedsReplay: Future messages are pending, and the state was truncated.

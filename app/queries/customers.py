@@ -41,7 +41,7 @@ CROSS JOIN LATERAL (SELECT array_agg(kind) AS kinds, array_agg(value) AS values
 """
 
 _CUSTOMERS = """
--- The same for many customers; ``place`` is the position of the question.
+-- Many customers, each by any of its identities; ``place`` is the position of the customer in the request.
 SELECT DISTINCT ON (requested.place) requested.place,
        c.id, c.state, c.flips_at, c.revision, c.stale, m.kinds, m.values
 FROM unnest($1::int[], $2::uuid[]) WITH ORDINALITY AS requested (place, id, rank)
@@ -61,10 +61,10 @@ ORDER BY entered_at, definition, value
 
 
 class CustomerQueries:
-    """Queries about single customers. ``ids`` are identities that a request may mean, likeliest first.
+    """Queries about single customers. ``ids`` are the identities to which a request may refer, likeliest first.
 
-    ``now`` is an argument because a request reads the clock once. With ``past``, it is an instant of the past: the log
-    is replayed up to it, and ``valid_until`` treats later messages as future messages.
+    ``now`` is an argument because a request reads the clock once. With ``past``, ``now`` is an instant of the past: the
+    log is replayed up to it, and ``valid_until`` treats later messages as future messages.
     """
 
     def __init__(self, pool: Pool, registry: Registry, settings: Settings) -> None:
@@ -108,7 +108,7 @@ class CustomerQueries:
         return customer
 
     async def customers(self, questions: Sequence[Sequence[bytes]], now: int) -> list[Customer | None]:
-        """Return the customer of each question, or None; a question is a sequence of ids as in :meth:`customer`."""
+        """Return the customer, or None, for each sequence of ids; the ids are those of :meth:`customer`."""
         places = [place for place, ids in enumerate(questions) for _ in ids]
         identity_ids = [id for ids in questions for id in ids]
         customers: list[Customer | None] = [None] * len(questions)
@@ -124,7 +124,7 @@ class CustomerQueries:
     async def list_stays(
         self, ids: Sequence[bytes], kind: str, key: str | None, now: int, *, past: bool = False
     ) -> tuple[bytes, list[Interval], int]:
-        """Return the customer's id, its intervals in stages or segments, oldest first, and the instant of the answer.
+        """Return the customer's id, the intervals in stages or segments, oldest first, and the instant of the result.
 
         ``kind`` is journey or segment. Raise :class:`NotFound` if the customer or the definition does not exist.
         """
@@ -178,7 +178,7 @@ class CustomerQueries:
         return definition, stage, stages
 
     async def explain_trait(self, ids: Sequence[bytes], key: str, now: int) -> tuple[Definition, dict[str, Any]]:
-        """Return the computed trait, and its ``value``, ``valid_until`` and the touchpoints behind it.
+        """Return the computed trait, its ``value``, its ``valid_until`` and the touchpoints that were aggregated.
 
         Raise :class:`NotFound` if the customer or the trait does not exist.
         """

@@ -12,7 +12,8 @@ from app.postgres.pool import Pool
 from app.rules.language.fields import KEY_PATTERN
 
 _KEY: Final = re.compile(KEY_PATTERN)
-"""Other keys are not looked up: they cannot exist, and PostgreSQL refuses a text with NUL."""
+"""Pattern of valid keys. Other keys are not looked up, because they cannot exist and PostgreSQL refuses a text with
+NUL."""
 
 Status = Literal["current", "filling", "superseded", "archived"]
 
@@ -48,7 +49,10 @@ class Version(msgspec.Struct, frozen=True):
 
 
 async def list_definition_versions(pool: Pool, kind: str, key: str) -> list[Version]:
-    """Return all versions, newest first, also of an archived definition. Raise :class:`NotFound` without versions."""
+    """Return all versions of a definition, including an archived one, newest first.
+
+    Raise :class:`NotFound` if the definition has never existed.
+    """
     rows = await pool.fetch(_VERSIONS, kind, key) if _KEY.fullmatch(key) else []
     if not rows:
         raise NotFound(f"The {kind} {key} has never existed.")

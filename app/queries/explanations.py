@@ -1,6 +1,6 @@
 """Explanations: why a rule holds for a customer or not.
 
-An explanation folds the customer's whole log without caps and follows every node of the rule.
+An explanation folds the customer's whole log without size limits, and tracks the truth of every node of the rule.
 """
 
 from __future__ import annotations
@@ -114,7 +114,10 @@ def _mark_never_true(node: dict[str, Any]) -> None:
 
 
 def _limit_valid_until(node: dict[str, Any], later: dict[str, Any], instant: int) -> None:
-    """Correct the end of truths that last until ``instant`` or longer by ``later``, the tree at ``instant``."""
+    """Correct ``valid_until`` of every node that would stay unchanged until ``instant`` or later.
+
+    ``later`` is the tree at ``instant``, at which a future message takes effect.
+    """
     until = node["valid_until"]
     if until is None or until >= instant:
         node["valid_until"] = later["valid_until"] if node["truth"] == later["truth"] else instant

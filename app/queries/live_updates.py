@@ -1,7 +1,8 @@
 """Live updates of visitors' profiles: one poller in each process updates all open streams.
 
 One cheap statement reads, for all streams, the customer of each identity and the version of its row. The poller
-computes a profile again only if its rows changed, if it was due to change by itself, or if definitions or keys changed.
+computes a profile again only if its rows changed, if it was due to change through time alone, or if definitions or keys
+changed.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from app.registry.visitor_tokens import Visitor, drop_expired_vouch
 from app.touchpoint import SECOND
 
 _POLL_SECONDS: Final = 0.4
-"""Delay until changes by other processes are noticed; changes by this process are noticed at once
-(`LiveUpdates.notify_change`)."""
+"""Polling interval in seconds, after which changes made by other processes are noticed. Changes made by this process
+are noticed at once (`LiveUpdates.notify_change`)."""
 _PAUSE_SECONDS: Final = 0.05
 _UNREACHABLE_PAUSE_SECONDS: Final = 2.0
 _CHUNK_STREAMS: Final = 100
@@ -48,14 +49,15 @@ SeenRows = tuple[tuple[bytes, bytes, str], ...]
 class VisitorStream:
     """One open stream.
 
-    ``due`` is when its profile changes by itself. ``latest_profile`` is a published profile that was not taken yet.
+    ``due`` is the instant at which the profile changes through time alone. ``latest_profile`` is a published profile
+    that the stream has not sent yet.
     """
 
     def __init__(self, visitor: Visitor, write_key: str, signing: bytes, origin: str | None) -> None:
         self.visitor = visitor
         self.write_key = write_key
         self.origin = origin
-        """Origin of the page, if it sent one."""
+        """Origin of the page, or None if the page did not send an origin."""
         self.signing = signing
         """Newest signing secret when the stream was opened; the stream ends when this secret is revoked."""
         self.ids = identity_ids_of(visitor)
@@ -66,7 +68,7 @@ class VisitorStream:
         self._updated = asyncio.Event()
 
     async def wait_for_profile(self, seconds: float) -> PublicProfile | None:
-        """Return the next profile, which may equal the last; None after ``seconds`` or when the stream is closed."""
+        """Return the next profile, which may equal the previous one; None on timeout or when the stream is closed."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._updated.wait(), max(seconds, 0))
         self._updated.clear()
@@ -122,7 +124,7 @@ class LiveUpdates:
             self._streams.discard(stream)
 
     def refuse_if_full(self, visitor: Visitor) -> None:
-        """Raise :class:`RateLimited` if the visitor has too many streams, :class:`Overloaded` if the process has."""
+        """Raise :class:`RateLimited` or :class:`Overloaded` if the visitor or the process has too many open streams."""
         ids = identity_ids_of(visitor)
         if sum(stream.ids == ids for stream in self._streams) >= _STREAMS_PER_VISITOR_MAX:
             raise RateLimited(
@@ -154,7 +156,10 @@ class LiveUpdates:
                 await asyncio.sleep(_UNREACHABLE_PAUSE_SECONDS)
 
     async def _wait_for_change(self) -> None:
-        """Wait for a notification, the earliest due profile or the poll interval; without streams, only the first."""
+        """Wait for a notification, the earliest due profile or the poll interval.
+
+        If no stream is open, wait only for a notification.
+        """
         seconds: float | None = None
         if self._streams:
             due = min((stream.due for stream in self._streams if stream.due is not None), default=None)
@@ -192,7 +197,7 @@ class LiveUpdates:
             await self._publish_profiles(changed, now)
         except UNREACHABLE:
             raise
-        except Exception:  # noqa: BLE001 - each customer is then published alone
+        except Exception:  # noqa: BLE001 - every customer is then published alone
             _log.exception("streams.publish_failed", streams=len(changed))
             if len(changed) == 1:
                 changed[0].close()

@@ -51,8 +51,8 @@ def public_profile_of(
 ) -> PublicProfile:
     """Build the public profile of a visitor.
 
-    ``customer`` is the customer of :func:`identity_ids_of`, None if unknown. ``public_traits`` names declared traits
-    that are public; definitions mark the other parts.
+    ``customer`` is the customer of :func:`identity_ids_of`, None if unknown. ``public_traits`` lists the declared
+    traits that are public; for stages, segments and computed traits, the definitions decide.
     """
     if customer is None:
         return PublicProfile(visitor.anonymous_id, {}, [], {}, None, False, now)
@@ -89,14 +89,14 @@ def _is_vouched_for(customer: Customer, visitor: Visitor) -> bool:
     externalIds. A claim alone must therefore reveal nothing.
     """
     users = {identity.value for identity in customer.identities if identity.kind == "user_id"}
-    if users:  # all of them must match: an alias, which any page can send, merges two users
+    if users:  # All must match, because any page can send an alias, which merges two users.
         return users == {visitor.user_id}
     own = Identity("anonymous_id", visitor.anonymous_id or "")
     return all(identity == own for identity in customer.identities)
 
 
 def _trait_ends(customer: Customer, computed: Collection[str], declared: Collection[str]) -> Iterator[int | None]:
-    """Yield when each trait changes by itself, through time or because a future message takes effect."""
+    """Yield the instant at which each trait changes through time or because a future message takes effect."""
     state, ruleset = customer.state, customer.ruleset
     if state.born is None:
         return

@@ -1,7 +1,7 @@
 """Members of a segment as of an instant, and their number, which always equals the length of the list.
 
-Stored intervals answer for customers that are up to date. The others (not backfilled, due or stale) are computed from
-their states or logs in bounded batches, so both answers are exact even during a backfill.
+For customers that are up to date, stored intervals are read. All others (not backfilled, due or stale) are computed
+from their states or logs in bounded batches. So the list and the number are exact even during a backfill.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from app.touchpoint import SECOND, Identity
 
 _BATCH_CUSTOMERS: Final = 500
 _RECOMPUTED_PER_PAGE_MAX: Final = 2_000
-"""Customers computed for one page. A page of a rare segment may be short, so that no request computes all customers."""
+"""Maximum number of customers computed for one page. A page of a rare segment may be short, because a request must not
+compute all customers."""
 
 _FIRST_ID: Final = bytes(16)
 
@@ -37,7 +38,7 @@ class Member(msgspec.Struct):
 
 
 class MemberPage(msgspec.Struct):
-    """One page of members. ``after`` is where the next page begins; None after the last page."""
+    """One page of members. ``after`` is the customer id after which the next page begins; None on the last page."""
 
     items: list[Member]
     after: bytes | None
@@ -94,7 +95,7 @@ SELECT (SELECT count(*) FROM transitions
 """
 
 _COUNT_STORED_OF_OUTDATED = """
--- Members by stored interval among the customers that are computed instead.
+-- Number of members according to stored intervals among the outdated customers, which are computed instead.
 SELECT count(*) FROM transitions
 WHERE definition = $1 AND meaning = $4 AND retracted_at IS NULL AND (left_at IS NULL OR left_at > $2)
   AND entered_at <= $2 AND customer_id = ANY($3::uuid[])
@@ -108,7 +109,7 @@ FROM identities WHERE customer_id = ANY($1::uuid[]) GROUP BY customer_id
 """
 
 _UNFILLED = """
--- Customers whose rows lack a rule up to number $1; index customers_to_fill.
+-- Customer rows that lack a rule up to number $1; index customers_to_fill.
 SELECT count(*) FROM customers WHERE revision < $1
 """
 
@@ -146,7 +147,7 @@ class SegmentMemberQueries:
             ).count_members()
 
     async def read_fill_progress(self, kind: str | None = None, key: str | None = None) -> FillProgress:
-        """Return the progress of one definition (of its candidate, if it has one), or of all without a key."""
+        """Return the progress of one definition, or of its candidate if one exists; of all if ``kind`` is None."""
         async with snapshot(self._pool) as connection:
             ruleset = await self._registry.rules.read(connection)
             target = _target_revision(ruleset, kind, key)
@@ -160,7 +161,7 @@ class SegmentMemberQueries:
         return FillProgress(total, total - left, touchpoints / seconds, left * seconds / customers, since)
 
     async def count_unfilled(self) -> int:
-        """Return how many customers lack a definition, candidates included."""
+        """Return the number of customers that lack a definition, including candidates."""
         count: int = await self._pool.fetchval(_UNFILLED, self._registry.rules.current.fill)
         return count
 
@@ -172,7 +173,7 @@ class SegmentMemberQueries:
 
 
 def _target_revision(ruleset: Ruleset, kind: str | None, key: str | None) -> int:
-    """Return the lowest revision of a row that contains the definition, or all definitions without a key."""
+    """Return the minimum revision of a customer row that contains the definition, or all if ``kind`` is None."""
     if kind is None:
         return ruleset.fill
     current_id = f"{kind}:{key}"
@@ -193,7 +194,7 @@ class _SegmentQuery:
         self._points_max = points_max
 
     async def find_member_ids(self, after: bytes, items_max: int) -> tuple[list[bytes], bytes | None]:
-        """Return ids in order, and the id after which the next page begins, or None."""
+        """Return the ids of members in order, and the id after which the next page begins, or None."""
         member_ids: list[bytes] = []
         recomputed = 0
         while True:

@@ -1,4 +1,4 @@
-"""Timeline of a customer: the messages of all its identities, and the links that make these one customer."""
+"""Timeline of a customer: the messages of all identities, and the links between the identities."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class TimelineQueries:
 async def find_customer_id(connection: Connection, ids: list[bytes]) -> bytes:
     """Return the customer of the first identity that has one. Raise :class:`NotFound` if no identity has one.
 
-    Call it in the snapshot that reads the customer, because a merge in between would leave nothing to read.
+    Call it in the snapshot that reads the customer, because a merge between the two reads could remove the customer.
     """
     customer_id: bytes | None = await connection.fetchval(_CUSTOMER_ID, ids)
     if customer_id is None:
@@ -125,4 +125,4 @@ def _entry_from_row(row: Any) -> TimelineEntry:
 
 
 _LATEST: TimelinePlace = (253_402_300_799_999_999, "", "")
-"""Place after everything that can be stored: the last instant of the year 9999."""
+"""Place after all messages that can be stored: the last instant of the year 9999."""
