@@ -93,8 +93,8 @@ _MEANINGS: dict[RejectionCode, str] = {
 class Rejection(msgspec.Struct, frozen=True):
     """One message of a request that was not stored.
 
-    ``original`` holds the bytes that the client sent. ``form`` names the parser of :mod:`app.quarantine.reparse` that
-    reads them; an empty ``form`` means a Segment message.
+    ``original`` holds the bytes that the client sent. ``form`` identifies the parser in
+    :mod:`app.quarantine.reparse` that reads them; an empty ``form`` means a Segment message.
     """
 
     index: int
@@ -170,7 +170,7 @@ class Unauthorized(SegueError):
 
     @property
     def headers(self) -> dict[str, str]:
-        # The challenge names Bearer although Basic works too: a Basic challenge makes browsers ask for a password.
+        # The challenge contains Bearer but not Basic, because a Basic challenge makes browsers ask for a password.
         return {"WWW-Authenticate": 'Bearer realm="segue"'}
 
 
@@ -180,7 +180,7 @@ class InvalidToken(Unauthorized):
 
 
 class InvalidSignature(Unauthorized):
-    """The signature of a webhook is not valid. The extra member ``reason`` is missing, wrong, stale or replayed."""
+    """The signature of a webhook is not valid. Its field ``reason`` is missing, wrong, stale or replayed."""
 
     code = "invalid_signature"
     title = "Webhook signature missing or invalid"

@@ -1,4 +1,4 @@
-"""HTTP resources, one module each. Hides which paths, parameters and status codes stand for which operation.
+"""HTTP resources, one module each. Hides the paths, parameters and status codes of all operations.
 
 A handler checks the request, calls the packages below and builds the response.
 """

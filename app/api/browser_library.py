@@ -72,7 +72,7 @@ async def get_browser_library_version(request: Request) -> Response:
 
 def _build_response(request: Request, library: Snippet, cache_control: str) -> Response:
     is_gzip = _accepts_gzip(request.headers.get("accept-encoding", ""))
-    # A strong ETag identifies bytes, so the compressed form needs one of its own.
+    # A strong ETag identifies exact bytes, so the compressed file has a different ETag than the plain file.
     tag = f'"{library.version}{"-gzip" if is_gzip else ""}"'
     headers = {
         "etag": tag,
@@ -91,7 +91,10 @@ def _build_response(request: Request, library: Snippet, cache_control: str) -> R
 
 
 def _accepts_gzip(accept_encoding: str) -> bool:
-    """Evaluate Accept-Encoding (RFC 9110): ``q=0`` forbids a coding, ``*`` matches every other one."""
+    """Return whether Accept-Encoding allows gzip (RFC 9110).
+
+    ``q=0`` forbids a coding; ``*`` matches all codings that the header does not list.
+    """
     weights: dict[str, bool] = {}
     for coding in accept_encoding.lower().split(","):
         name, _, weight = coding.replace(" ", "").partition(";q=")

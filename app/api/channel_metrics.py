@@ -39,12 +39,15 @@ OfSource = Annotated[
     str, Query(description="Key of the source that the metrics belong to.", pattern=KEY_PATTERN, max_length=64)
 ]
 Subject = Annotated[
-    str, Query(description="Page, post or keyword of rows that do not name one.", max_length=255, pattern=_NO_NUL)
+    str, Query(description="Page, post or keyword for rows in which it is missing.", max_length=255, pattern=_NO_NUL)
 ]
-OnDay = Annotated[date | None, Query(description="Day of rows that do not name one.")]
+OnDay = Annotated[date | None, Query(description="Day for rows in which it is missing.")]
 Dates = Annotated[
     Literal["dmy", "mdy"] | None,
-    Query(description="Order of day and month in ambiguous dates such as `03/04/2026`. Default: refuse them."),
+    Query(
+        description="Order of day and month in ambiguous dates such as `03/04/2026`. Default: Segue refuses "
+        "ambiguous dates."
+    ),
 ]
 Filter = Annotated[str | None, Query(description="Only rows with this value.", max_length=255, pattern=_NO_NUL)]
 From = Annotated[date, Query(alias="from", description="First day.")]
@@ -110,8 +113,8 @@ async def store_channel_metrics(
 ) -> Response:
     """Store the metrics of a file. The body is the file with any content type, optionally gzip.
 
-    Rows that exist are not stored twice, and a changed value replaces the old one. Unreadable rows are reported with
-    their line number.
+    A row that is already stored is not stored twice; if its value has changed, the new value replaces the old one.
+    Unreadable rows are reported with their line number.
     """
     services = get_services(request)
     if source not in services.registry.access.current.sources:
@@ -187,7 +190,7 @@ async def list_channel_metric_formats() -> Response:
 
 
 def _read_page_start(cursor: Cursor | None) -> Place:
-    """Return the place after the cursor. Raise :class:`BadRequest` if another list issued it."""
+    """Return the position in ``cursor``. Raise :class:`BadRequest` if the cursor belongs to another list."""
     if cursor is None:
         return BEFORE_ALL
     day, *rest = map(str, cursor.place)

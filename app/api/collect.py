@@ -50,7 +50,7 @@ SHORT_ROUTES: Final = {
     "batch": "b",
 }
 ROUTES: Final = ("track", "batch", "identify", "page", "screen", "group", "alias", "import")
-"""Message routes, busiest first: the router tries them in this order."""
+"""Message routes, the most frequently called first, because the router tries them in this order."""
 OPEN_PATHS: Final = frozenset(
     f"/v1/{name}{slash}" for name in (*ROUTES, *SHORT_ROUTES.values(), "m") for slash in ("", "/")
 )
@@ -162,7 +162,8 @@ async def authenticate_and_submit(
 ) -> Receipt:
     """Authenticate the write key of a parsed envelope and submit its messages.
 
-    ``size_bytes`` is the decompressed size. ``received_at`` is the instant that the parser used, if it needed one.
+    ``size_bytes`` is the decompressed size. ``received_at`` is the time of receipt that the parser used; if None, the
+    current time applies.
     Raise :class:`Overloaded` or an error of :func:`authenticate`; nothing is stored then.
     """
     grant = await authenticate(request, envelope.write_key)
@@ -225,7 +226,7 @@ def encode_receipt(receipt: Receipt) -> bytes:
 
 
 def render_rejection(rejection: Any) -> dict[str, Any]:
-    """Return a rejection or warning as JSON. Replace characters that JSON cannot encode: the id may be the reason."""
+    """Return a rejection or warning as JSON. Replace characters that JSON cannot encode; an id may contain them."""
     message_id = rejection.message_id
     if message_id is not None:
         message_id = message_id.encode("utf-8", "replace").decode()
@@ -244,7 +245,10 @@ async def ignore_metrics(request: Request) -> Response:
 
 
 async def get_sdk_settings(request: Request) -> Response:
-    """Return what analytics-next needs to start. It uses this host only if the integration is named ``Segment.io``."""
+    """Return the settings that analytics-next needs to start.
+
+    It sends messages to this host only if the integration is named ``Segment.io``.
+    """
     key = request.path_params["write_key"]
     if await get_services(request).registry.access.find_source(key) is None:
         raise NotFound("The write key does not exist.")

@@ -32,7 +32,7 @@ from app.touchpoint import Message
 SDK: Final = "sdk"
 _COMMON_OPTIONS: Final = {
     "url": "The webhook's URL as the tool calls it. Set it if the tool signs the URL and a proxy changes it.",
-    "text": "Where free text of customers is stored: private (default; no rule can read it), property, or none.",
+    "text": "Where free text of customers is stored: private (default; rules cannot read it), property, or none.",
     "estimate": "on: estimate the sentiment of texts as properties.estimate; needs segue[estimates]. Default: off.",
 }
 _SDK_SAMPLE: Final = (
@@ -104,7 +104,7 @@ def add_connector_routes(app: FastAPI) -> None:
 
 
 def check_source_options(kind: str, options: dict[str, str]) -> None:
-    """Raise :class:`BadRequest` if the kind is unknown or has no such option."""
+    """Raise :class:`BadRequest` if the kind, one of its options or the value of an option is unknown."""
     connector = CONNECTORS.get(kind)
     if connector is None and kind != SDK:
         raise BadRequest(f"Unknown kind {kind}; GET /v1/connectors lists all kinds.", path="/kind")
@@ -113,12 +113,12 @@ def check_source_options(kind: str, options: dict[str, str]) -> None:
         if name not in connector_options:
             option_names = ", ".join(connector_options) or "none"
             raise BadRequest(
-                f"A source of kind {kind} has no option {name}; it has {option_names}.", path=f"/options/{name}"
+                f"A source of kind {kind} has no option {name}; its options: {option_names}.", path=f"/options/{name}"
             )
     if options.get("text", "private") not in TEXT_POLICIES:
-        raise BadRequest(f"text is one of {', '.join(TEXT_POLICIES)}.", path="/options/text")
+        raise BadRequest(f"`text` must be one of {', '.join(TEXT_POLICIES)}.", path="/options/text")
     if options.get("estimate", "off") not in (ESTIMATED, "off"):
-        raise BadRequest("estimate is on or off.", path="/options/estimate")
+        raise BadRequest("`estimate` must be on or off.", path="/options/estimate")
     if options.get("estimate") == ESTIMATED and not sentiment.is_installed():
         raise BadRequest("Estimates need the extra segue[estimates] to be installed.", path="/options/estimate")
 
@@ -141,7 +141,7 @@ async def list_connectors(request: Request) -> Response:
 
 
 async def list_secrets(request: Request, key: SourceKey) -> Response:
-    """Return when each secret was added and when it expires, never its value."""
+    """Return when each secret was added and when it expires, but not its value."""
     services = get_services(request)
     find_webhook_source(services, key)
     return json_response(
@@ -152,7 +152,7 @@ async def list_secrets(request: Request, key: SourceKey) -> Response:
 async def add_secret(request: Request, key: SourceKey) -> Response:
     """Add a secret. Every process uses it within a second.
 
-    Deliveries signed with an older secret are accepted for `overlap_seconds` more.
+    Webhooks signed with an older secret are accepted for another `overlap_seconds`.
     """
     services = get_services(request)
     _, connector = find_webhook_source(services, key)
@@ -217,7 +217,7 @@ async def _read_sample(request: Request, connector: Connector, delivery: Webhook
 def _is_sample_verified(connector: Connector, delivery: WebhookRequest, secret_values: list[str]) -> bool:
     """Return whether the newest secret signs and verifies the sample.
 
-    False for connectors with a token: only its hash is stored, and a hash cannot sign.
+    False for connectors with a token, because Segue stores only the hash of the token, which cannot sign.
     """
     if connector.scheme.sign is None or not connector.scheme.secret_label or not secret_values:
         return False

@@ -1,4 +1,4 @@
-"""JSON objects of one customer: state, stays, touchpoints and links."""
+"""JSON objects of one customer: state, intervals in stages and segments, touchpoints and links."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def render_membership(membership: Membership) -> dict[str, Any]:
 
 
 def render_stage_stay(stay: Interval, as_of: int) -> dict[str, Any]:
-    """Return one stay in a stage; a stay that ends after ``as_of`` is open."""
+    """Return one interval in a stage as JSON; its end is null if it is after ``as_of``."""
     left_at, left_cause = _find_end(stay, as_of)
     return {
         "journey": stay.definition.partition(":")[2],
@@ -54,7 +54,7 @@ def render_stage_stay(stay: Interval, as_of: int) -> dict[str, Any]:
 
 
 def render_segment_stay(stay: Interval, as_of: int) -> dict[str, Any]:
-    """Return one stay in a segment; a stay that ends after ``as_of`` is open."""
+    """Return one interval in a segment as JSON; its end is null if it is after ``as_of``."""
     left_at, left_cause = _find_end(stay, as_of)
     return {
         "key": stay.definition.partition(":")[2],

@@ -56,7 +56,7 @@ _CALLS: Final = (
     ("POST", "/api/v1/metrics", "metric", "Record a delivery metric"),
 )
 _PATH_PARAMETERS: Final = {
-    "id": ("An id, an email address, or `cio_` and Customer.io's id. Encode a slash as `%2F`.", "user-1"),
+    "id": ("An id, an email address, or `cio_` followed by Customer.io's id. Encode a slash as `%2F`.", "user-1"),
     "token": ("Token of the device.", "device-1"),
 }
 
@@ -84,7 +84,7 @@ def add_customerio_track_routes(app: FastAPI) -> None:
         tag="customerio",
         operation_id="customerio_entity",
         summary="Process one operation",
-        description="Status 400 contains `errors` if the operation is refused.",
+        description="If the operation is refused, the status is 400 and the body contains `errors`.",
         response_model=CustomerioOut,
         responses={**describe_problems(*COLLECT_STATUSES), **describe_json_400(CustomerioErrorsOut)},
         openapi_extra=describe_json_body(CustomerioOperationIn),
@@ -96,7 +96,7 @@ def add_customerio_track_routes(app: FastAPI) -> None:
         tag="customerio",
         operation_id="customerio_batch",
         summary="Process a batch of operations",
-        description="Status 207 contains `errors` for refused operations. The others are stored.",
+        description="If operations are refused, the status is 207 and `errors` lists them. The others are stored.",
         response_model=CustomerioOut,
         openapi_extra={
             **describe_json_body(CustomerioBatchIn),
@@ -164,7 +164,7 @@ async def _authenticate_source(request: Request) -> SourceView:
 async def _submit_operations(
     request: Request, source: SourceView, envelope: Envelope, size_bytes: int, received_at: int
 ) -> Receipt:
-    """Submit the messages of a request. Its size is that of its messages if they are larger than the body.
+    """Submit the messages of a request. Its size is the size of the body or of the messages, if they are larger.
 
     Raise :class:`Overloaded` if the queue is full.
     """

@@ -152,7 +152,9 @@ def _create_queries(services: Services) -> CustomerQueries:
 
 
 async def get_customer(request: Request) -> Response:
-    """Return identities, traits, stages and segments, each with the instant at which it changes by itself.
+    """Return identities, traits, stages and segments.
+
+    Stages and segments contain the instant at which they change if no message arrives.
 
     With If-None-Match the response is 304 if nothing changed.
     """
@@ -185,10 +187,10 @@ async def lookup_customers(request: Request) -> Response:
 
 async def get_customer_journey(
     request: Request,
-    journey: Annotated[str | None, Query(max_length=64, description="Only the history of this journey.")] = None,
+    journey: Annotated[str | None, Query(max_length=64, description="Return only the history of this journey.")] = None,
     as_of: AsOf = None,
 ) -> Response:
-    """Return every interval in a stage, oldest first, with its causes."""
+    """Return all intervals in stages, oldest first, with their causes."""
     services = get_services(request)
     ids = read_customer_ids(request)
     at, is_past = parse_as_of(as_of, services.clock.now())
@@ -200,7 +202,7 @@ async def get_customer_journey(
 async def list_customer_segments(
     request: Request,
     history: Annotated[
-        bool, Query(description="Return every stay in a segment, oldest first, instead of the current segments.")
+        bool, Query(description="Return all intervals in segments, oldest first, instead of the current segments.")
     ] = False,
     as_of: AsOf = None,
 ) -> Response:
@@ -220,7 +222,10 @@ async def list_customer_segments(
 
 
 async def explain_segment(request: Request, as_of: AsOf = None) -> Response:
-    """Return the truth of each node of the rule, the messages that count, and when the result changes by itself."""
+    """Return the truth of each node of the rule, and the messages that count.
+
+    `valid_until` is the instant at which the membership changes if no message arrives.
+    """
     services = get_services(request)
     ids = read_customer_ids(request)
     key = read_definition_key(request)
@@ -238,7 +243,10 @@ async def explain_segment(request: Request, as_of: AsOf = None) -> Response:
 
 
 async def explain_journey(request: Request, as_of: AsOf = None) -> Response:
-    """Return the rule of every stage with the truth of its nodes. The customer is in the last stage that is true."""
+    """Return the rule of every stage with the truth of its nodes.
+
+    The customer is in the last stage whose rule is true.
+    """
     services = get_services(request)
     ids = read_customer_ids(request)
     key = read_definition_key(request)
@@ -258,7 +266,7 @@ async def explain_journey(request: Request, as_of: AsOf = None) -> Response:
 
 
 async def explain_trait(request: Request, as_of: AsOf = None) -> Response:
-    """Return the value and the messages from which it was computed."""
+    """Return the value of the trait and the messages from which it was computed."""
     services = get_services(request)
     ids = read_customer_ids(request)
     key = read_definition_key(request)
@@ -304,7 +312,7 @@ async def list_touchpoints(
 async def list_links(request: Request, as_of: AsOf = None) -> Response:
     """Return the links that explain why these identities are one customer.
 
-    Links have no history. With `as_of`, the links of today whose message had happened by then are returned.
+    Links have no history: `as_of` selects the current links whose message happened at that instant or earlier.
     """
     services = get_services(request)
     ids = read_customer_ids(request)
@@ -315,7 +323,7 @@ async def list_links(request: Request, as_of: AsOf = None) -> Response:
 
 
 async def undo_customer_link(request: Request) -> Response:
-    """Undo a link of the merge ledger. The two identities become separate customers again."""
+    """Undo a link between two identities, which become separate customers again."""
     return await _set_link(request, undone=True)
 
 
@@ -335,7 +343,7 @@ async def _set_link(request: Request, *, undone: bool) -> Response:
         return await undo_link(connection, weaker, stronger, undone, ruleset, now, services.settings)
 
     if not await transact(services.pool, set_link):
-        raise NotFound("The link does not exist in the merge ledger.")
+        raise NotFound("This link does not exist.")
     return json_response({"success": True})
 
 

@@ -44,7 +44,10 @@ OfSource = Annotated[
     str | None, Query(description="Key of a source. Default: all sources.", pattern=KEY_PATTERN, max_length=64)
 ]
 Event = Annotated[
-    str, Path(description="Name of the event, including `page_viewed` and `screen_viewed`.", min_length=1)
+    str,
+    Path(
+        description="Name of the event; page views are named `page_viewed`, screen views `screen_viewed`.", min_length=1
+    ),
 ]
 OfEvent = Annotated[str | None, Query(description="Only violations of this event.", max_length=1_000)]
 Hours = Annotated[int, Query(ge=1, le=_SPAN_HOURS_MAX, description="Length of the period before now, in hours.")]
@@ -97,7 +100,7 @@ async def get_tracking_plan(request: Request) -> Response:
 async def put_plan_entry(request: Request, event: Event, source: OfSource = None) -> Response:
     """Set the JSON Schema for the properties of an event. Every process applies it within a second.
 
-    Segue does not check messages that it has stored already.
+    Messages that are already stored are not checked.
     """
     services = get_services(request)
     _check_event_name(event, services.settings.limits.event_chars_max)
@@ -116,7 +119,7 @@ async def drop_plan_entry(request: Request, event: Event, source: OfSource = Non
 async def list_violations(
     request: Request, source: OfSource = None, event: OfEvent = None, limit: Limit = DEFAULT_ITEMS
 ) -> Response:
-    """Return the violations since the start, counted by source, event and reason."""
+    """Return the violations of the period, counted by source, event and reason."""
     services = get_services(request)
     await services.ingest.source_stats.flush()
     if event is not None and "\0" in event:
@@ -128,7 +131,7 @@ async def list_violations(
 
 
 async def list_anomalies(request: Request, source: OfSource = None, hours: Hours = _SPAN_HOURS) -> Response:
-    """Compare the period with the history of each source and its most frequent events.
+    """Compare the message volume of the period with the history of each source and its most frequent events.
 
     The guide [Data quality](docs/guides/data-quality) describes the rules.
     """

@@ -51,13 +51,13 @@ def _add_kind_routes(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, mo
     """Add the six routes of one kind of definition."""
 
     async def create(request: Request) -> Response:
-        """Create the definition. It applies at once, computed on each read until the backfill is done."""
+        """Create the definition. It takes effect at once; until its backfill is done, each read computes results."""
         definitions = get_services(request).registry.definitions
         version, _ = await definitions.define(await _read_definition(request, kind, None), replace=False)
         return json_response(render_definition(version), 201, {"location": f"/v1/{kind}s/{version.definition.key}"})
 
     async def replace(request: Request, key: DefinitionKey) -> Response:
-        """Add a version. The current one applies until the backfill of the new one is done."""
+        """Add a version. The current version stays in effect until the backfill of the new one is done."""
         definitions = get_services(request).registry.definitions
         version, _ = await definitions.define(await _read_definition(request, kind, key), replace=True)
         return json_response(render_definition(version))
@@ -77,7 +77,7 @@ def _add_kind_routes(app: FastAPI, kind: Kind, model_in: Any, model_out: Any, mo
         return etag_response(request, {"items": items, "next_cursor": None}, services.clock.now())
 
     async def archive(request: Request, key: DefinitionKey) -> Response:
-        """Take the definition out of use. Its versions remain."""
+        """Take the definition out of use. Its versions are kept."""
         await get_services(request).registry.definitions.archive(kind, key)
         return json_response({"success": True})
 
@@ -122,7 +122,11 @@ async def _read_definition(request: Request, kind: Kind, key: str | None) -> Seg
     data = await read_json(request, _BODY_BYTES_MAX)
     if key is not None and isinstance(data, dict):
         if data.get("key", key) != key:
-            raise InvalidDefinition("/key", "it differs from the key in the path", "Omit it, or make both equal.")
+            raise InvalidDefinition(
+                "/key",
+                "the key in the body differs from the one in the path",
+                "Omit `key`, or make it equal to the key in the path.",
+            )
         data = {**data, "key": key}
     limits = get_services(request).settings.limits
     match kind:

@@ -72,7 +72,7 @@ async def list_erasure_requests(
 
 
 async def handle_erasure_requests(request: Request) -> Response:
-    """Mark requests as handled. This erases nothing."""
+    """Mark requests as handled. This does not erase data."""
     services = get_services(request)
     handled = await read_model(request, HandledIn)
     return json_response({"handled": await mark_erasures_handled(services.pool, handled.ids, services.clock.now())})

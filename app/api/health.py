@@ -86,7 +86,7 @@ async def get_metrics(request: Request) -> Response:
     services = get_services(request)
     metrics = services.metrics
     try:
-        # Queried here, because another process may run the worker.
+        # These gauges are queried on each scrape, because the worker may run in another process.
         earliest_due = await services.pool.fetchval(_EARLIEST_DUE, timeout=_QUERY_SECONDS_MAX)
         metrics.set_sweep_lag(0.0 if earliest_due is None else max(0.0, (services.clock.now() - earliest_due) / SECOND))
         queries = SegmentMemberQueries(services.pool, services.registry, services.settings)

@@ -67,7 +67,7 @@ _RESPONSE_NAMES: Final = {
     503: "Overloaded",
 }
 _RESPONSE_HEADERS: Final[dict[int, dict[str, Any]]] = {
-    401: {"WWW-Authenticate": {"description": "The scheme to use.", "schema": {"type": "string"}}},
+    401: {"WWW-Authenticate": {"description": "Authentication scheme to use.", "schema": {"type": "string"}}},
     429: {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}},
     503: {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}},
 }
@@ -119,7 +119,7 @@ def build_page_document(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _convert_to_openapi_3_0(node: dict[str, Any]) -> None:
-    """Replace the keywords of a schema that OpenAPI 3.0 does not have, in place."""
+    """Replace the schema keywords that OpenAPI 3.0 does not have. Changes the schema in place."""
     options = node.get("anyOf")
     if isinstance(options, list) and {"type": "null"} in options:
         options = [option for option in options if option != {"type": "null"}]
@@ -182,7 +182,7 @@ def _complete_schemas(schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _restore_nulls(schemas: dict[str, Any]) -> None:
-    """Restore examples from the models: FastAPI drops every null, those of examples too."""
+    """Restore the examples of the models, because FastAPI removes nulls from them."""
     for name, model in vars(shapes).items():
         if name in schemas and isinstance(model, type) and issubclass(model, BaseModel):
             extra = model.model_config.get("json_schema_extra")
@@ -191,9 +191,9 @@ def _restore_nulls(schemas: dict[str, Any]) -> None:
 
 
 def _move_default_to_description(field: dict[str, Any], *, is_optional_change: bool) -> None:
-    """Describe the default in words: generators make a property with a ``default`` mandatory for the caller.
+    """Move the default into the description, because client generators make a property with a ``default`` mandatory.
 
-    ``is_optional_change``: an omitted field stays as it is, so its default means nothing.
+    With ``is_optional_change`` only drop the default: a field that such a request omits keeps its value.
     """
     default = field.pop("default", None)
     if is_optional_change or default in (None, "", [], {}):
@@ -231,7 +231,7 @@ def _complete_operation(operation: dict[str, Any], route: APIRoute) -> None:
 
 
 def _list_implied_statuses(operation: dict[str, Any], route: APIRoute) -> tuple[int, ...]:
-    """Return the failures that follow from how the operation is declared."""
+    """Return the error statuses that follow from the declared security, body and parameters of the operation."""
     has_secret_key = any("secretKey" in scheme for scheme in operation.get("security", []))
     return (
         *(_SECRET_KEY_STATUSES if has_secret_key else ()),
@@ -241,7 +241,7 @@ def _list_implied_statuses(operation: dict[str, Any], route: APIRoute) -> tuple[
 
 
 def _has_validated_parameter(operation: dict[str, Any], route: APIRoute) -> bool:
-    """Return whether FastAPI can refuse a parameter; any text is valid for a parameter that is an unbounded string."""
+    """Return whether FastAPI can refuse a parameter. An unbounded string is always valid."""
     fields = {field.alias for field in (*route.dependant.path_params, *route.dependant.query_params)}
     return any(
         parameter["schema"].get("type") != "string" or _CONSTRAINTS & set(parameter["schema"])
@@ -251,7 +251,7 @@ def _has_validated_parameter(operation: dict[str, Any], route: APIRoute) -> bool
 
 
 def _drop_null(parameter: dict[str, Any]) -> None:
-    """Remove null from an optional parameter: a URL cannot contain it."""
+    """Remove the type null from an optional parameter, because a URL cannot contain null."""
     schema = parameter["schema"]
     options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
     if len(options) == 1:
@@ -260,7 +260,7 @@ def _drop_null(parameter: dict[str, Any]) -> None:
 
 
 def _drop_default_responses(operation: dict[str, Any]) -> None:
-    """Drop FastAPI's own 422, which has another shape than the problems that Segue answers with."""
+    """Remove FastAPI's 422 response, because Segue returns problem details, which have a different schema."""
     responses = operation["responses"]
     for status, response in list(responses.items()):
         content = response.get("content", {})

@@ -46,14 +46,18 @@ OfEvent = Annotated[
     Query(
         max_length=1_000,
         pattern=_NO_NUL,
-        description="Only this event name; for an event of another vendor's SDK, the vendor's name of it.",
+        description="Only messages with this event name. For events from another vendor's SDK, this is the "
+        "vendor's name.",
     ),
 ]
-OfMessage = Annotated[str | None, Query(max_length=1_000, pattern=_NO_NUL, description="Only this message id.")]
-From = Annotated[
-    str | None, Query(alias="from", description="Received at this instant or later.", examples=[EXAMPLE_INSTANT])
+OfMessage = Annotated[
+    str | None, Query(max_length=1_000, pattern=_NO_NUL, description="Only messages with this message id.")
 ]
-To = Annotated[str | None, Query(description="Received before this instant.", examples=[EXAMPLE_INSTANT])]
+From = Annotated[
+    str | None,
+    Query(alias="from", description="Only messages received at this instant or later.", examples=[EXAMPLE_INSTANT]),
+]
+To = Annotated[str | None, Query(description="Only messages received before this instant.", examples=[EXAMPLE_INSTANT])]
 IsReplayed = Annotated[bool | None, Query(description="Only messages that were (or were not) replayed. Default: both.")]
 
 

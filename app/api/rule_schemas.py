@@ -1,6 +1,6 @@
 """Published schemas of the rule language, in a form that client generators and the documentation page can handle.
 
-The models of :mod:`app.rules.language` give one schema for each head. Eight aggregates repeat the same forty
+The models of :mod:`app.rules.language` produce one schema for each head. Eight aggregates repeat the same forty
 properties, and generators write code that does not compile if a schema and one of its properties share a name
 (``Did.did``). This module merges the aggregates and names the nodes after their heads.
 """
@@ -28,7 +28,7 @@ _EXAMPLES: Final[Schemas] = {
     "Value": {"avg": "total", "of": "Order Completed", "within": "365d"},
     "Reading": {"trait": "plan"},
 }
-"""Examples of the unions: a union is no model, so it cannot carry its own."""
+"""Examples of the union types, which are not models and therefore cannot contain their own examples."""
 
 _SHALLOW: Final[Schemas] = {
     "Rule": {
@@ -49,7 +49,10 @@ _SHALLOW: Final[Schemas] = {
 
 
 def publish_rule_schemas(schemas: Schemas) -> None:
-    """Merge the aggregates of the rule language and rename its nodes, in place."""
+    """Merge the schemas of the aggregates in the JSON Schema of rules, and rename those of the nodes.
+
+    Changes ``schemas`` in place.
+    """
     value_models = [model for model in VALUES if "of" in model.model_fields]
     heads = {_head_of(model) for model in value_models}
     rule_models = [model for model in RULES if _head_of(model) in heads]
@@ -80,7 +83,7 @@ def publish_rule_schemas(schemas: Schemas) -> None:
 
 
 def replace_by_shallow_rules(schemas: Schemas) -> None:
-    """Replace the recursive schemas by plain objects, in place.
+    """Replace each recursive schema by the schema of a plain object. Changes ``schemas`` in place.
 
     Swagger UI expands each occurrence of a recursive schema: opening one operation took 51 seconds.
     """
@@ -105,7 +108,7 @@ def _head_of(model: type[BaseModel]) -> str:
 
 
 def _merge_aggregates(schemas: Schemas, models: Sequence[type[BaseModel]], description: str) -> Schemas:
-    """Return one schema for models that differ in their head only. Raise ValueError if they differ in more."""
+    """Return one schema for models that differ only in their head. Raise ValueError if they have other differences."""
     heads: Schemas = {}
     examples: list[Any] = []
     shared: Schemas = {}
@@ -121,11 +124,11 @@ def _merge_aggregates(schemas: Schemas, models: Sequence[type[BaseModel]], descr
         shared = rest
     return {
         "type": "object",
-        "description": f"{description} Exactly one of {', '.join(heads)} names it.",
+        "description": f"{description} Its head is exactly one of {', '.join(heads)}.",
         "examples": examples,
         **shared,
         "properties": {**heads, **shared["properties"]},
-        # Inside allOf, because generators take a oneOf beside properties for the whole schema.
+        # The oneOf is inside allOf: if it is beside properties, generators use the oneOf as the whole schema.
         "allOf": [{"oneOf": [{"required": [head]} for head in heads]}],
     }
 

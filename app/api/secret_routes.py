@@ -24,7 +24,7 @@ def add_secret_route(
     failures: tuple[int, ...] = (),
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Add a route. ``failures`` are its statuses besides 401 and 403; ``extra`` extends its OpenAPI operation."""
+    """Add a route. ``failures`` are its error statuses except 401 and 403; ``extra`` extends its OpenAPI operation."""
     app.add_api_route(
         path,
         endpoint,

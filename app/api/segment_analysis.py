@@ -132,7 +132,7 @@ async def preview_rule(request: Request) -> Response:
 async def dry_run_segment(request: Request, key: SegmentKey) -> Response:
     """Evaluate the current and the new rule for all customers without saving anything.
 
-    `changes` names the other definitions whose result would change too.
+    `changes` lists the other definitions whose results would change too.
     """
     services = get_services(request)
     started_at = time.monotonic()
@@ -236,9 +236,9 @@ class _VerifyBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _parse_rule(data: Any, services: Services) -> Rule:
-    """Parse a rule. Raise :class:`InvalidDefinition` as for a rule that is to be saved."""
+    """Parse a rule. Raise :class:`InvalidDefinition` if the rule could not be saved either."""
     if data is msgspec.UNSET:
-        raise InvalidDefinition("/rule", "it is missing", "Send the rule to evaluate.")
+        raise InvalidDefinition("/rule", "the rule is missing", "Send the rule to evaluate.")
     return parse_rule(data, "/rule", services.settings.limits)
 
 

@@ -51,14 +51,14 @@ _DATA_PARAMETER: Final = {
     "name": "data",
     "in": "query",
     "required": True,
-    "description": "The message, including writeKey, as base64 of JSON.",
+    "description": "The message, including writeKey, as base64-encoded JSON.",
     "schema": {"type": "string", "title": "Data"},
 }
 
 _PIXEL_STATUSES: Final = (400, 401, 403, 429, 503)
 _PIXEL_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     200: {
-        "description": "One transparent pixel.",
+        "description": "An image of one transparent pixel.",
         "content": {"image/gif": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
@@ -151,12 +151,12 @@ async def get_source_config(request: Request) -> Response:
 
 
 async def collect_jitsu(request: Request) -> Response:
-    """Collect one message. Jitsu masks the secret half of writeKey, so only the half before the colon is used."""
+    """Collect one message. Jitsu masks the secret half of writeKey, so Segue reads only the half before the colon."""
     services = get_services(request)
     limits = services.settings.limits
     route = request.path_params["type"]
     if route not in _CALLS:
-        raise NotFound("Unknown type of message.")
+        raise NotFound("Unknown message type.")
     body = await read_body(request, limits.body_bytes_max)
     inflated = inflate(body, request.headers.get("content-encoding"), limits)
     envelope = read(inflated, route, limits)
@@ -181,10 +181,10 @@ async def collect_pixel(request: Request) -> Response:
     services = get_services(request)
     route = TYPE_OF_ROUTE.get(request.path_params["type"])
     if route is None:
-        raise NotFound("Unknown type of message.")
+        raise NotFound("Unknown message type.")
     data = request.query_params.get("data")
     if not data:
-        raise InvalidBody("Send the message as ?data=, base64 of JSON.")
+        raise InvalidBody("Send the message as ?data=, in base64-encoded JSON.")
     envelope = pixel.read_data(data, route, services.clock.now(), services.settings.limits)
     await authenticate_and_submit(request, envelope, len(envelope.items[0]))
     return pixel_response()

@@ -37,7 +37,10 @@ def add_vendor_route(
     failures: tuple[int, ...] = COLLECT_STATUSES,
     **options: Any,
 ) -> None:
-    """Add a route with and without a trailing slash; the document contains the latter. ``keyless``: no write key."""
+    """Add a route with and without a trailing slash; the OpenAPI document contains only the path without one.
+
+    A ``keyless`` route requires no write key.
+    """
     for slash in ("", "/"):
         app.router.routes.append(
             DirectRoute(
@@ -53,7 +56,7 @@ def add_vendor_route(
 
 
 def describe_json_400(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """``responses`` of a route that answers 400 in the vendor's shape, or as a problem if it read nothing."""
+    """Return ``responses`` of a route whose 400 has the vendor's format, or is a problem if the body is unreadable."""
     problem = describe_problems(400)[400]
     vendor_shape = {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
     return {400: {**problem, "content": {**vendor_shape, **problem["content"]}}}
@@ -78,7 +81,7 @@ def is_flag_set(request: Request, payload: Payload, name: str) -> bool:
 
 @contextmanager
 def add_error_member() -> Iterator[None]:
-    """Add ``error`` to problems: Mixpanel's clients read it."""
+    """Add the field ``error`` to problem details, because Mixpanel's clients read it."""
     try:
         yield
     except SegueError as error:

@@ -52,7 +52,7 @@ from app.touchpoint import SourceView
 _MIXPANEL_PATHS: Final = {
     "/track": ("Record events", "Old PostHog SDKs send events here too."),
     "/engage": ("Update profiles", "Old PostHog SDKs send profiles here too."),
-    "/groups": ("Update group profiles", "Group profiles name no person, so they go to quarantine."),
+    "/groups": ("Update group profiles", "Group profiles do not identify a person, so they go to quarantine."),
 }
 _MIXPANEL_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     200: {
@@ -110,7 +110,7 @@ def add_vendor_sdk_routes(app: FastAPI) -> None:
         tag="mixpanel",
         operation_id="mixpanel_import",
         summary="Import historical events",
-        description="Status 400 lists the refused events. The others are stored.",
+        description="If events are refused, the status is 400 and the body lists them. The others are stored.",
         response_model=MixpanelImportOut | MixpanelOut,
         responses={**describe_problems(*COLLECT_STATUSES), **describe_json_400(MixpanelImportErrorOut)},
         openapi_extra=describe_json_body(MixpanelEventIn),
@@ -243,13 +243,13 @@ def _create_mixpanel_handler(route: str) -> Handler:
 
 
 async def import_mixpanel_events(request: Request) -> Response:
-    """Import events. The response of ``verbose=1`` is that of ``/track``; otherwise it lists the refused events."""
+    """Import events. With ``verbose=1`` the response is that of ``/track``; otherwise it lists the refused events."""
     with add_error_member():
         payload = await read_payload(request)
         services = get_services(request)
         now = services.clock.now()
         envelope = mixpanel.read(payload.body, "import", now, services.settings.limits)
-        # With a service account the events have no token; the project id is the write key.
+        # With a service account, the events do not contain a token; the project id is the write key.
         envelope.write_key = envelope.write_key or request.query_params.get("project_id")
         receipt = await authenticate_and_submit(request, envelope, len(payload.body), now)
     if is_flag_set(request, payload, "verbose"):
@@ -302,7 +302,7 @@ async def get_remote_config(request: Request) -> Response:
 
 
 async def get_remote_config_script(request: Request) -> Response:
-    """Return the settings as a script. Segue generated the key in it, so no character can end the string."""
+    """Return the settings as JavaScript. The key in the script is one that Segue generated, so it needs no escaping."""
     config = await _build_remote_config(request)
     holder = b"window._POSTHOG_REMOTE_CONFIG"
     site = encode_json({"config": config, "siteApps": []})

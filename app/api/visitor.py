@@ -41,7 +41,7 @@ OPEN_PATHS: Final = frozenset({"/v1/me", "/v1/me/stream"})
 
 _BODY_BYTES_MAX: Final = 10_000
 _SEND_SECONDS_MAX: Final = 20.0
-"""Time after which a page that reads nothing from its stream is disconnected."""
+"""Seconds after which a page that does not read from its stream is disconnected."""
 _PING_SECONDS: Final = 15
 _SHUTDOWN_SECONDS_MAX: Final = 5.0
 
@@ -111,7 +111,7 @@ _STREAM_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 
 
 async def get_me(request: Request) -> Response:
-    """Return the public journeys, segments and traits of the visitor whom the token names."""
+    """Return the public journeys, segments and traits of the visitor whom the token identifies."""
     services = get_services(request)
     _, grant, visitor = await _authenticate_visitor(request, services)
     tag, body = encode_public_profile(await read_public_profile(services, grant, visitor))
@@ -165,7 +165,7 @@ async def _stream_events(
 
 @contextmanager
 def _close_on_shutdown(stream: VisitorStream, shutdown: anyio.Event) -> Iterator[None]:
-    """End the stream when the server shuts down; cutting it off would look like a failure to both sides."""
+    """End the stream when the server shuts down; an aborted connection would look like a failure to server and page."""
     shutdown_wait = asyncio.ensure_future(shutdown.wait())
     shutdown_wait.add_done_callback(lambda _: stream.close())
     try:
@@ -203,9 +203,10 @@ class _TokenBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def create_visitor_token(request: Request) -> Response:
-    """Create a token with which the site's server vouches for its visitor.
+    """Create a token with which the site's server vouches for the ids of its visitor.
 
-    Pass it to the page, which sends it with identify. Renewing the token does not extend how long it vouches.
+    Pass the token to the page, which sends it with identify. A renewal of the token does not extend the time for which
+    the server vouches.
     """
     services = get_services(request)
     body = await read_struct(request, _TokenBody, _BODY_BYTES_MAX)

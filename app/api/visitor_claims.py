@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class _Claim(msgspec.Struct):
-    """The member ``visitor`` of an envelope."""
+    """The field ``visitor`` of an envelope."""
 
     id: str | None = None
     proof: str | None = None
@@ -37,7 +37,7 @@ class _Claim(msgspec.Struct):
 class ClaimedVisitor(msgspec.Struct):
     """The visitor who sent an envelope; ``visitor`` is None if the claim is invalid.
 
-    ``profile_etag`` is the ETag of the profile that the page has; None if the page does not ask for its profile.
+    ``profile_etag`` is the ETag of the profile that the page has; None if the page does not request its profile.
     """
 
     visitor: Visitor | None
@@ -46,11 +46,11 @@ class ClaimedVisitor(msgspec.Struct):
 
 
 async def verify_claim(request: Request, services: Services, grant: WriteKeyGrant, content: bytes) -> ClaimedVisitor:
-    """Verify the visitor of an envelope. An invalid claim is no error: the messages are stored anyway.
+    """Verify the visitor of an envelope. An invalid claim is not an error: the messages are stored anyway.
 
     Raise :class:`RateLimited`.
     """
-    if "origin" not in request.headers:  # otherwise the middleware has counted it
+    if "origin" not in request.headers:  # the middleware has already counted requests with an Origin
         await services.rate_limits.count_address(request.client and request.client.host)
     try:
         claim = msgspec.json.decode(content, type=_Claim)
@@ -62,16 +62,17 @@ async def verify_claim(request: Request, services: Services, grant: WriteKeyGran
 
 
 def _verify_visitor(services: Services, grant: WriteKeyGrant, claim: _Claim) -> tuple[Visitor, bool]:
-    """Return the visitor, and whether its token is due for renewal.
+    """Return the visitor, and whether the visitor's token is due for renewal.
 
-    A proof owns its id. A token with an anonymous id must have the claimed one, and may add a user id that the site
-    vouches for. An invalid token is ignored beside a valid proof. Raise :class:`InvalidToken` if neither is valid.
+    A valid proof is enough to claim the anonymous id derived from it. An anonymous id in a token must equal the claimed
+    one; the token may add a user id for which the site vouches. If the proof is valid, an invalid token is ignored.
+    Raise :class:`InvalidToken` if neither is valid.
     """
     source, now, life = grant.source.key, services.clock.now(), services.settings.visitor_token_seconds
     proven = None
     if claim.proof is not None:
         if claim.id is None or not visitor_tokens.is_valid_proof(claim.proof, claim.id):
-            raise InvalidToken("The proof does not belong to the id.")
+            raise InvalidToken("The proof does not match the anonymous id.")
         proven = Visitor(source, now + life * SECOND, claim.id)
     if claim.token is None:
         if proven is None:
@@ -93,7 +94,7 @@ def _verify_visitor(services: Services, grant: WriteKeyGrant, claim: _Claim) -> 
 async def encode_receipt_members(
     services: Services, grant: WriteKeyGrant, claimed: ClaimedVisitor, *, projected: bool
 ) -> bytes:
-    """Return the members ``visitor`` and ``me`` of the receipt, encoded. They reflect the messages just stored.
+    """Return the fields ``visitor`` and ``me`` of the receipt as JSON. They reflect the messages that were just stored.
 
     A profile that cannot be read is omitted: the messages are stored, so the request must not fail.
     """
@@ -147,7 +148,7 @@ async def read_public_profile(services: Services, grant: WriteKeyGrant, visitor:
 
 
 def encode_public_profile(profile: PublicProfile) -> tuple[str, bytes]:
-    """Return (tag, body). The tag is a hash of the profile without ``as_of``."""
+    """Return the entity tag and the JSON of a profile. The tag is a hash of the profile except ``as_of``."""
     content = encode_json(
         {
             "anonymous_id": profile.anonymous_id,

@@ -36,10 +36,10 @@ from app.registry.webhook_secrets import WebhookSource
 _GZIP: Final = b"\x1f\x8b"
 _METHODS: Final = ("POST", "GET", "HEAD", "OPTIONS")
 _SPARE_SECONDS: Final = 0.5
-"""Part of the tool's timeout that is left for the response to arrive."""
+"""Seconds before the tool's timeout at which Segue responds at the latest, so that the response arrives in time."""
 
 _ANY_CONTENT: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-"""The body may have any content type."""
+"""OpenAPI ``content`` of a body that may have any content type."""
 _SOURCE_PARAMETER: Final = {
     "name": "source",
     "in": "path",
@@ -53,11 +53,11 @@ _SOURCE_PARAMETER: Final = {
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     **describe_problems(400, 401, 404, 408, 503),
     **{
-        status: {**describe_problems(400)[400], "description": f"The same as 400, for {tool}."}
+        status: {**describe_problems(400)[400], "description": f"Returned to {tool} instead of 400."}
         for status, tool in ((403, "Postmark"), (406, "Mailgun"))
     },
     415: {
-        "description": "CloudEvents in another format than JSON.",
+        "description": "CloudEvents in a format other than JSON.",
         "content": {"text/plain": {"schema": {"type": "string"}}},
     },
 }
@@ -75,8 +75,8 @@ def add_webhook_routes(app: FastAPI) -> None:
                 include_in_schema=is_delivery,
                 operation_id="receive_webhook" if is_delivery else None,
                 summary="Receive a webhook",
-                description="The body is what the tool sends, signed as the tool signs; `GET /v1/connectors` has a "
-                "sample for each. GET, HEAD and OPTIONS answer handshakes.",
+                description="The body and its signature are those of the tool; `GET /v1/connectors` contains a "
+                "sample of each tool. GET, HEAD and OPTIONS answer handshakes.",
                 response_model=WebhookReceiptOut,
                 responses=_RESPONSES,
                 openapi_extra={
@@ -95,7 +95,7 @@ async def receive_webhook(request: Request) -> Response:
         async with asyncio.timeout(connector.timeout_seconds - _SPARE_SECONDS):
             return await _process_request(request, services, webhook_source, connector)
     except TimeoutError:
-        # If the messages are stored in the meantime, the retry is a duplicate.
+        # The tool retries. If the messages are stored in the meantime, the retry counts as a duplicate.
         raise Overloaded from None
     except SignatureRefused as refused:
         services.metrics.count_refused_webhook(connector.key, refused.reason)
@@ -109,7 +109,7 @@ async def receive_webhook(request: Request) -> Response:
 
 
 def find_webhook_source(services: Services, source: str) -> tuple[WebhookSource, Connector]:
-    """Return the source and its connector. Raise :class:`NotFound` if there is no such source with webhooks."""
+    """Return the source and its connector. Raise :class:`NotFound` if no such source accepts webhooks."""
     webhook_source = services.registry.access.current.webhook_sources.get(source)
     connector = None if webhook_source is None else CONNECTORS.get(webhook_source.kind)
     if webhook_source is None or connector is None:
@@ -176,7 +176,7 @@ async def verify_delivery(
     if not connector.scheme.needs_secret:
         connector.scheme.verify(delivery, "")
         return delivery
-    refused = SignatureRefused(MISSING, "the source has no secret yet: POST one to its /secrets")
+    refused = SignatureRefused(MISSING, "the source has no secret yet; add one with POST /v1/sources/{key}/secrets")
     for secret in secrets:
         try:
             connector.scheme.verify(delivery, secret)
@@ -194,7 +194,7 @@ async def _refuse_replay(
     if token is not None and not await claim_token(
         services.pool, webhook_source.source.key, token, delivery.body, delivery.received_at
     ):
-        raise SignatureRefused(REPLAYED, "its token has signed another body before")
+        raise SignatureRefused(REPLAYED, "its token was already used with a different body")
 
 
 def _inflate_body(services: Services, request: Request, delivery: WebhookRequest) -> WebhookRequest:
@@ -215,7 +215,7 @@ async def _submit_delivery(
 
 
 def build_submission(parsed: ParsedWebhook, webhook_source: WebhookSource, delivery: WebhookRequest) -> Submission:
-    """Return what a verified delivery hands to ingestion."""
+    """Return the messages of a verified webhook in the form that ingestion accepts."""
     return Submission(
         source=webhook_source.source,
         envelope=parsed.envelope,
@@ -226,7 +226,7 @@ def build_submission(parsed: ParsedWebhook, webhook_source: WebhookSource, deliv
 
 
 def _consume_exception(submission: asyncio.Future[Receipt]) -> None:
-    """Mark the failure of an abandoned submission as handled: the flush has logged it."""
+    """Mark the exception of an abandoned submission as handled, because the flush has already logged it."""
     if not submission.cancelled():
         submission.exception()
 

@@ -40,7 +40,7 @@ class WorkPacer:
     async def take_turn(self, step: Callable[[], Awaitable[int]]) -> int:
         """Run ``step`` and return the amount of work that it did.
 
-        If it did any while messages arrive, pause afterwards so that the share of time is kept.
+        If the step did any work while messages arrive, pause afterwards, so that the share of time is not exceeded.
         """
         if not self.is_busy:
             return await step()

@@ -1,8 +1,8 @@
 """Background worker: expires time-based truths, backfills definitions, projects deferred messages, creates partitions.
 
 It runs inside ``serve`` and alone as ``segue worker``. Any number of workers may run; they share the work with SKIP
-LOCKED. Reads do not depend on it: they re-evaluate customers whose truths are due. The worker stores due changes soon
-after they happen, so that reads stay cheap.
+LOCKED. Reads do not depend on a worker: they re-evaluate customers whose truths are due. A worker stores due changes
+soon after they happen, so that reads stay cheap.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ class Worker:
         self._fill_progress = _FillProgress()
 
     async def start(self, *, only_upkeep: bool = False) -> None:
-        """Start the loops; with ``only_upkeep`` only the one that every process needs that accepts messages."""
+        """Start the loops.
+
+        With ``only_upkeep``, start only the upkeep loop, which every process that accepts messages needs.
+        """
         loops: list[tuple[str, Callable[[], Awaitable[int]], float]] = [("upkeep", self.run_upkeep, _UPKEEP_SECONDS)]
         if not only_upkeep:
             loops += [
@@ -119,7 +122,7 @@ class Worker:
         )
 
     async def _fill_next(self, ruleset: Ruleset) -> int:
-        """Backfill the next customers; after the last one, start once more at the first."""
+        """Backfill the next customers; after the last customer, start again at the first one."""
         if self._fill_progress.target != ruleset.fill:
             self._fill_progress = _FillProgress(ruleset.fill, self._clock.now())
         progress = self._fill_progress
@@ -260,7 +263,10 @@ class Worker:
 
 
 class _FillProgress:
-    """Progress of this process's backfill towards the definitions ``target``, and the work not yet reported."""
+    """Progress of the backfill in this process, and the work that is not yet stored as progress.
+
+    ``target`` is the revision that customers are backfilled to.
+    """
 
     def __init__(self, target: int = 0, begun_at: int = 0) -> None:
         self.target = target

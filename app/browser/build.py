@@ -28,14 +28,15 @@ SOURCES: Final = HERE / "src"
 PACKAGE: Final = HERE / "package.json"
 GUIDE: Final = HERE.parents[1] / "docs" / "website.md"
 GZIP_BYTES_MAX: Final = 4_095
-"""The whole library is smaller than 4 KiB after gzip."""
+"""Maximum size of the whole library after gzip, in bytes: less than 4 KiB."""
 
 BUNDLE: Final = ("--bundle", "--format=iife", "--target=es2021", "--mangle-props=^_", "--log-level=warning")
 SHRINK: Final = ("--compress", "passes=5,keep_fargs=false,pure_getters,hoist_vars,unsafe", "--mangle")
 """Options of uglify-js.
 
 It inlines a function with a statement body and one caller only if the function is declared with ``function``; all other
-functions in ``src`` are arrow functions, which are shorter."""
+functions in ``src`` are arrow functions, which are shorter.
+"""
 
 _IMPORT: Final = re.compile(r"""['"]\./([\w-]+\.js)['"]""")
 

@@ -64,7 +64,7 @@ export interface Options {
   /** A domain such as `example.com` whose hosts share the visitor. */
   cookieDomain?: string
   /**
-   * `true`: redact e-mail addresses in all texts of page views and events, not only in URLs. A list: omit members with
+   * `true`: redact e-mail addresses in all texts of page views and events, not only in URLs. A list: omit fields with
    * these names. A function: receives each message before it is queued and returns the message to send, or nothing.
    */
   redact?: true | string[] | ((message: Message) => Message | null | undefined)

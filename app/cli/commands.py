@@ -24,7 +24,7 @@ from app.projection.rebuild import rebuild_customers
 
 cli = typer.Typer(
     name="segue",
-    help="Real-time customer journeys: ingest events, resolve customers, answer stages and segments. "
+    help="Real-time customer journeys: ingest events, resolve customers, and query their stages and segments. "
     "Start with [bold]segue serve[/bold].",
     no_args_is_help=True,
     rich_markup_mode="rich",

@@ -29,7 +29,10 @@ class KeyKind(StrEnum):
 @keys_cli.command("create")
 def create_key(
     kind: Annotated[
-        KeyKind, typer.Argument(help="[bold]write[/bold] sends messages, [bold]secret[/bold] manages all.")
+        KeyKind,
+        typer.Argument(
+            help="[bold]write[/bold] keys only send messages, [bold]secret[/bold] keys read and configure everything."
+        ),
     ],
     source: Annotated[str, typer.Option(help="Source of a write key; created if it does not exist.")] = "default",
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
@@ -102,7 +105,10 @@ def rotate_signing_key(
 
 
 async def _resolve_key_id(registry: Registry, key: str) -> str:
-    """Return the full id for a key or the beginning of an id; raise NotFound or BadRequest if it is ambiguous."""
+    """Return the full id of a key, given the key or the beginning of its id.
+
+    Raise NotFound if no key matches, and BadRequest if several do.
+    """
     if key.startswith(("wk_", "sk_")):
         return key
     matching_ids = [
@@ -111,5 +117,5 @@ async def _resolve_key_id(registry: Registry, key: str) -> str:
     if not matching_ids:
         raise NotFound("The key does not exist.")
     if len(matching_ids) > 1:
-        raise BadRequest("Several keys have an id that begins like this; give more characters of it.")
+        raise BadRequest("Several keys have an id that begins with these characters; enter more of them.")
     return matching_ids[0]

@@ -73,7 +73,7 @@ def _keep_running(embedded: EmbeddedPostgres) -> Iterator[None]:
 async def open_workspace(settings: Settings, *, settle: bool = False) -> AsyncIterator[tuple[Pool, Registry]]:
     """Yield a connection pool and the loaded registry, for commands that work outside the service.
 
-    ``settle`` is passed to :meth:`Registry.load`, which without it may raise :class:`OtherSettings`.
+    ``settle`` is passed to :meth:`Registry.load`, which may raise :class:`OtherSettings` if it is False.
     """
     pool = await open_pool(migrate.asyncpg_url(settings.database_url or ""), settings.pool_connections_max)
     try:

@@ -56,7 +56,7 @@ def parse_as_of(text: str | None, now: int) -> AnswerInstant:
         return AnswerInstant(now, False)
     instant = _parse_instant(text)
     if instant is None:
-        raise _build_error("is not an RFC 3339 instant with an offset; use a form such as 1997-01-12T09:30:00Z")
+        raise _build_error("is not an RFC 3339 instant with an offset; use a format such as 1997-01-12T09:30:00Z")
     if instant > now:
         raise _build_error(f"is in the future; the current time is {rfc3339(now)}")
     if instant < 0:

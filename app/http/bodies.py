@@ -77,7 +77,7 @@ async def read_model(request: Request, model: type[_Model], bytes_max: int = _MO
 async def read_struct(
     request: Request, struct: type[_Struct], bytes_max: int, *, may_be_empty: bool = False
 ) -> _Struct:
-    """Read a body and convert it to ``struct``, with exact numbers. Raise :class:`BadRequest` if it does not fit.
+    """Read a body and convert it to ``struct``, with exact numbers. Raise :class:`BadRequest` if it does not match.
 
     If ``may_be_empty``, an empty body counts as an empty object.
     """

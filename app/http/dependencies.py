@@ -63,7 +63,7 @@ class Services:
     outbound: OutboundClient
     heavy_read_slots: HeavyReadSlots = field(default_factory=HeavyReadSlots)
     member_list_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MEMBER_LISTS_MAX))
-    """Limits concurrent member lists: counting a segment during its backfill is slow, and holds a connection."""
+    """Limits concurrent member lists and counts, which are slow during a backfill and hold a connection."""
 
 
 def get_services(request: Request) -> Services:

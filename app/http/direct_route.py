@@ -1,4 +1,4 @@
-"""Routes for the hot path, without FastAPI's dependency injection: the handler takes a request, returns a response.
+"""Routes for the hot path, without FastAPI's dependency injection: the handler maps a request to a response.
 
 These routes are in the OpenAPI document; their parameters and bodies are declared by hand.
 """

@@ -20,7 +20,7 @@ from app.errors import RateLimited
 from app.touchpoint import SECOND
 
 COUNTERS_MAX: Final = 100_000
-"""Maximum number of counters; beyond it the oldest are evicted, so a client with more addresses escapes the limit."""
+"""Maximum number of counters; beyond it the oldest are evicted, so a client with more addresses evades the limit."""
 
 _NETWORK_BITS: Final = 64
 
@@ -73,7 +73,10 @@ class CounterStorage(Storage):
         self._counts.pop(key, None)
 
     def _evict_oldest(self, now: int) -> None:
-        """Remove up to two expired or surplus counters, so that each new counter removes more than it adds in O(1)."""
+        """Remove up to two expired or surplus counters in O(1).
+
+        Each new counter calls it, so more counters are removed than added.
+        """
         for _ in range(2):
             oldest = next(iter(self._counts), None)
             if oldest is None or (self._counts[oldest][1] > now and len(self._counts) < self._counters_max):

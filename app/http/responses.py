@@ -81,7 +81,7 @@ def problem_response(error: SegueError) -> Response:
 
 
 class Cursor(msgspec.Struct, frozen=True):
-    """Position of the next page. The list defines the content of ``place``; ``as_of`` is that of the first page."""
+    """Position of the next page. Each list route defines its ``place``; ``as_of`` is that of the first page."""
 
     as_of: int
     place: list[str | int]

@@ -67,12 +67,12 @@ def describe_json_body(model: type[BaseModel], *, required: bool = True) -> dict
 
 
 _ETAG: dict[str, Any] = {
-    "ETag": {"description": "Entity tag. It changes if anything but `as_of` changes.", "schema": {"type": "string"}}
+    "ETag": {"description": "Entity tag. It changes if anything except `as_of` changes.", "schema": {"type": "string"}}
 }
 
 ETAG_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"headers": _ETAG},
-    304: {"description": "Not modified: the entity tag is in If-None-Match.", "headers": _ETAG},
+    304: {"description": "Not modified: If-None-Match contains the current entity tag.", "headers": _ETAG},
 }
 """``responses`` of a route that returns an entity tag."""
 
@@ -95,7 +95,8 @@ _DESCRIPTIONS = {
     404: "Not found.",
     408: "The body took too long to arrive. Send the request again.",
     409: "The object already exists, or another object depends on it.",
-    422: "The request is well-formed but invalid. `path` names the faulty part; `remedy`, if present, how to fix it.",
+    422: "The request is well-formed but invalid. `path` locates the invalid part; `remedy`, if present, "
+    "describes how to fix it.",
     429: "Too many requests. Retry after the seconds in Retry-After.",
     503: "The service is overloaded, or its database is unreachable. Retry after the seconds in Retry-After.",
 }

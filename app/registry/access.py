@@ -1,6 +1,7 @@
 """Access control: a cached snapshot of all keys and the permissions of each key.
 
-A process holds one :class:`AccessSnapshot` and replaces it when the counter ``access`` in ``revisions`` rises.
+A process holds one :class:`AccessSnapshot` and replaces it when the counter ``access`` in the table ``revisions`` has
+changed.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class AccessCache:
         self.current = AccessSnapshot(_NEVER_READ, {}, {}, {})
 
     async def find_write_key(self, key: str) -> WriteKeyGrant | None:
-        """Return what a write key allows; None if it is unknown or revoked."""
+        """Return the permissions of a write key; None if it is unknown or revoked."""
         digest = hash_key(key)
         grant = self.current.write_keys.get(digest)
         if grant is None and await self._refresh_for_unknown_key():
@@ -96,11 +97,11 @@ class AccessCache:
         return await self._refresh_for_unknown_key() and digest in self.current.secret_keys
 
     def has_write_key(self, key: str) -> bool:
-        """Return True if this is a valid write key, so that an error can name the wrong kind of key."""
+        """Return True if the text is a valid write key. An error can then explain that a secret key is needed."""
         return hash_key(key) in self.current.write_keys
 
     async def refresh(self) -> None:
-        """Read the snapshot again if the counter has risen."""
+        """Read the snapshot again if the counter ``access`` has changed."""
         async with self._pool.acquire() as connection:
             if await connection.fetchval(READ_REVISION, "access") != self.current.revision:
                 await self.reload(connection)

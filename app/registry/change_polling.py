@@ -1,4 +1,4 @@
-"""Change polling: a process notices changes of other processes by the counters in ``revisions``."""
+"""Change polling: a process notices changes of other processes by the counters in the table ``revisions``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ChangePoller:
-    """Reloads a snapshot when its counter has risen, so that a key revoked elsewhere is refused within a second."""
+    """Reloads a snapshot when its counter has changed, so that a key revoked elsewhere is refused within a second."""
 
     def __init__(self, pool: Pool, access: AccessCache, rules: CompiledRules, plans: TrackingPlans) -> None:
         self._pool = pool

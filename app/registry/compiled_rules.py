@@ -57,10 +57,10 @@ class CompiledRules:
             return ruleset
 
     async def settle_meanings(self, *, only_first: bool) -> None:
-        """Number the meanings of all definitions under the settings of this process.
+        """Assign numbers to the meanings of all definitions under the settings of this process.
 
         Settings or the engine, and with them the meanings, may have changed since the last start. With ``only_first``,
-        do nothing if the meanings have numbers.
+        do nothing if meanings already have numbers.
         """
         if only_first and await self._pool.fetchval(_ANY_NUMBER):
             return

@@ -69,7 +69,7 @@ _MAIL: Final = ["Email Delivered", "Email Opened", "Email Link Clicked", "email.
 
 
 def _build_mail_rules(word: str) -> list[Definition]:
-    """Return rules for a mail whose subject or campaign contains ``word``, in any of its three property names."""
+    """Return rules that match mails whose subject or campaign contains ``word``, one for each property name."""
     return [
         {"did": _MAIL, "where": {name: {"contains": word, "ignore_case": True}}}
         for name in ("email_subject", "campaign_name", "campaign")
@@ -139,7 +139,7 @@ JOURNEYS: Final[tuple[Definition, ...]] = (
     {
         "key": "five-stage",
         "name": "Five stages",
-        "description": "The short form, ending with customers who speak for you.",
+        "description": "A shorter journey that ends with customers who recommend you.",
         "owner": OWNER,
         "stages": [
             _build_stage("awareness", "Awareness", _ANYTHING),
@@ -277,7 +277,8 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
     _build_segment(
         "unhappy",
         "Unhappy",
-        "A bad support experience in the last 90 days: a low rating (the last, by CSAT), or three tickets within 30.",
+        "A bad support experience in the last 90 days: a low rating (for CSAT, the latest one), or three "
+        "tickets within 30 days.",
         {
             "any": [
                 {
@@ -308,7 +309,7 @@ TRAITS: Final[tuple[Definition, ...]] = (
     _build_trait(
         "first_touch",
         "First touch",
-        "The channel group of the first visit, Direct included.",
+        "The channel group of the first visit, including Direct.",
         {"first_value": _GROUP, "of": "page_viewed", "where": {_GROUP: {"exists": True}}},
     ),
     _build_trait(
@@ -318,4 +319,4 @@ TRAITS: Final[tuple[Definition, ...]] = (
         {"last_value": _GROUP, "of": "page_viewed", "where": {_GROUP: {"exists": True, "ne": "Direct"}}},
     ),
 )
-"""Two only: each costs every page view about 1 us and an arrival 5; those of source and campaign are one call away."""
+"""Only two traits, because each costs 1 us per page view and 5 us per arrival. Users can add others."""

@@ -35,7 +35,7 @@ class DefinitionVersion(msgspec.Struct, frozen=True):
     created_at: int
     note: str = ""
     activated_at: int | None = None
-    """Instant since which it is current; None for a candidate, which becomes current after its backfill."""
+    """Instant at which the version became current; None for a candidate, which becomes current after its backfill."""
 
     @property
     def id(self) -> str:
@@ -53,7 +53,7 @@ class DefinitionSet(msgspec.Struct, frozen=True):
 
     @property
     def fill(self) -> int:
-        """Revision of a customer's row that is complete for every rule."""
+        """Revision of customer rows whose state is complete for every rule: the highest rule number."""
         return max(self.numbers.values(), default=0)
 
     def find_latest(self, kind: str, key: str) -> DefinitionVersion | None:
@@ -61,7 +61,7 @@ class DefinitionSet(msgspec.Struct, frozen=True):
         return find_definition(self.candidates, kind, key) or find_definition(self.current, kind, key)
 
     def without(self, kind: str, key: str) -> DefinitionSet:
-        """Return the set without all versions of one definition."""
+        """Return the definitions, with every version of one of them removed."""
 
         def select_others(definitions: Sequence[DefinitionVersion]) -> list[DefinitionVersion]:
             return [
@@ -73,7 +73,7 @@ class DefinitionSet(msgspec.Struct, frozen=True):
         )
 
     def with_candidates_activated(self) -> DefinitionSet:
-        """Return the set as it will be when the candidates are current."""
+        """Return the definitions as they will be when the candidates are current."""
         replaced = {candidate.id: candidate for candidate in self.candidates}
         current = [replaced.get(defined.id, defined) for defined in self.current]
         return msgspec.structs.replace(self, current=current, candidates=[])
@@ -203,7 +203,7 @@ def find_definition(definitions: Sequence[DefinitionVersion], kind: str, key: st
 
 
 def list_dependents(definitions: Sequence[DefinitionVersion], kind: Kind, key: str, default_journey: str) -> list[str]:
-    """Return the names of all other definitions whose rules refer to this one."""
+    """Return kind and key of all other definitions whose rules refer to this one."""
     plain_definitions = [version.definition for version in definitions]
     stages = stages_by_journey(plain_definitions)
     match kind:

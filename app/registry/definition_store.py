@@ -1,7 +1,7 @@
 """Saves, edits, archives and activates definitions. Owns the table definitions.
 
-A change is checked against all other definitions under one lock and compiled before it is committed. It raises the
-counter ``definitions`` in ``revisions``, so that every flush and read after the COMMIT uses it.
+A change is checked against all other definitions under one lock and compiled before it is committed. It increments
+the counter ``definitions`` in the table ``revisions``, so that every flush and read after the COMMIT uses the change.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class DefinitionStore:
         await self._on_change()
 
     async def activate(self) -> bool:
-        """Make all candidates current if every customer is backfilled; return True if they are."""
+        """Make all candidates current if every customer is backfilled; return True if candidates became current."""
 
         async def activate(connection: Connection) -> bool:
             definitions = await lock_definitions(connection)
@@ -169,7 +169,10 @@ class DefinitionStore:
     async def _add_version(
         self, connection: Connection, definitions: DefinitionSet, added: DefinitionVersion
     ) -> DefinitionSet:
-        """Return the set with a new version, which is a candidate if customers must be backfilled first."""
+        """Return the definitions with a new version added.
+
+        The version is a candidate if customers must be backfilled first.
+        """
         kind, key = added.definition.kind, added.definition.key
         others = definitions.without(kind, key)
         at_once = msgspec.structs.replace(others, current=[*others.current, added])
@@ -184,7 +187,7 @@ class DefinitionStore:
         return later
 
     async def _commit_set(self, connection: Connection, before: DefinitionSet, after: DefinitionSet) -> None:
-        """Check that ``after`` compiles, with and without active candidates, and number its meanings."""
+        """Check that ``after`` compiles, also with its candidates activated, and assign numbers to its meanings."""
         if after.candidates:
             await asyncio.to_thread(self._rules.compile, after.with_candidates_activated())
         await renumber(connection, await asyncio.to_thread(self._rules.compile, after), before.numbers)
@@ -192,7 +195,7 @@ class DefinitionStore:
 
 
 def build_definition(parsed: ParsedDefinition) -> Definition:
-    """Convert a parsed definition into one without a version number."""
+    """Convert a parsed definition into a :class:`Definition` with version 0: the caller assigns the version."""
     common = {name: getattr(parsed, name) for name in ("key", "name", "description", "owner", "public")}
     match parsed:
         case SegmentIn():

@@ -31,7 +31,7 @@ _ONLY_WRITE_KEYS: Final = "Only write keys can have origins and trusts_identify;
 
 
 class Key(msgspec.Struct, frozen=True):
-    """A key in lists. ``id`` is its SHA-256 in hex; ``key`` is the whole key, only directly after its creation."""
+    """A stored key. ``id`` is the SHA-256 of the key in hex; ``key`` is the whole key, set only by its creation."""
 
     id: str
     kind: KeyKind
@@ -160,7 +160,7 @@ class KeyStore:
         return key
 
     async def revoke(self, id: str) -> Key:
-        """Revoke a key, given its id (SHA-256 in hex) or the key itself; raise NotFound. May be repeated."""
+        """Revoke a key, given its id (SHA-256 in hex) or the key itself; raise NotFound. May be called again."""
         digest = _parse_key_id(id)
 
         async def revoke(connection: Connection) -> Key:

@@ -1,4 +1,4 @@
-"""Numbers of rule meanings, by which customer states refer to rules.
+"""Rule numbers, by which customer states refer to the meanings of rules.
 
 A meaning is a rule with everything that it reads. States refer to its number, so that they stay valid when names,
 versions or owners change. Numbers ascend and are never reused: a customer's row that is complete for one number is

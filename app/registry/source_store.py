@@ -16,7 +16,7 @@ from app.touchpoint import BotPolicy
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A source in lists. ``kind`` is ``sdk`` or the key of a connector; ``options`` are those of its kind."""
+    """A stored source. ``kind`` is ``sdk`` or the key of a connector; ``options`` are those of its kind."""
 
     key: str
     name: str

@@ -28,7 +28,7 @@ _SALT: Final = b"segue.visitor"
 
 
 class Visitor(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Content of a token, or the result of a proof; instants are in microseconds since the epoch.
+    """The visitor that a token or a proof identifies; instants are in microseconds since the epoch.
 
     ``user_id`` is set while the site's own server vouches for it: until ``vouched_until``, which a renewal does not
     extend. At least one of ``anonymous_id`` and ``user_id`` is set.
@@ -42,14 +42,14 @@ class Visitor(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def derive_anonymous_id(proof: str) -> str | None:
-    """Return the anonymous id that the proof owns; None if the proof is malformed."""
+    """Return the anonymous id that belongs to the proof; None if the proof is malformed."""
     if not _PROOF.fullmatch(proof):
         return None
     return sha256(proof.encode()).hexdigest()[:ID_CHARS]
 
 
 def is_valid_proof(proof: str, anonymous_id: str) -> bool:
-    """Return True if the proof owns the anonymous id; compares in constant time."""
+    """Return True if the anonymous id belongs to the proof; compares in constant time."""
     owned = derive_anonymous_id(proof)
     return owned is not None and compare_digest(owned.encode(), anonymous_id.encode("utf-8", "surrogatepass"))
 
@@ -68,12 +68,12 @@ def renew(visitor: Visitor, now: int, seconds: int) -> Visitor:
 
 
 def is_renewal_due(visitor: Visitor, now: int, seconds: int) -> bool:
-    """Return True if half of the lifetime has passed; tokens without an anonymous id are renewed by the site only."""
+    """Return True if half of the lifetime has passed; only the site renews tokens without an anonymous id."""
     return visitor.anonymous_id is not None and visitor.expires_at - now < seconds * SECOND // 2
 
 
 def sign_token(visitor: Visitor, secrets: Sequence[bytes]) -> str:
-    """Return a token that is signed with the newest of ``secrets`` (oldest first)."""
+    """Return a token that is signed with the last, newest element of ``secrets``."""
     return str(_create_signer(tuple(secrets)).dumps(msgspec.to_builtins(visitor)))
 
 

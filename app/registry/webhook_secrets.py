@@ -1,6 +1,6 @@
 """Secrets that verify the webhooks of tools. Owns the table source_secrets.
 
-Of a token that Segue issued only the hash is stored, public keys are stored unchanged, and shared secrets are encrypted
+A token that Segue issued is stored as a hash only, public keys are stored unchanged, and shared secrets are encrypted
 if the setting ``secrets_keys`` contains keys. The API never returns a stored secret.
 """
 
@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class WebhookSecret(msgspec.Struct, frozen=True):
-    """A secret that is valid until ``expires_at`` (microseconds), or without limit."""
+    """A secret that is valid until ``expires_at`` (microseconds), or without a time limit if None."""
 
     value: str
     expires_at: int | None = None
@@ -46,7 +46,7 @@ class WebhookSource(msgspec.Struct, frozen=True):
 
 
 class SecretRow(msgspec.Struct, frozen=True):
-    """A secret in lists, without its value."""
+    """Description of a stored secret, without its value."""
 
     id: int
     created_at: int

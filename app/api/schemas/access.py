@@ -38,7 +38,8 @@ Origins = Annotated[
     Field(
         max_length=100,
         description="Origins of pages that may use the key, such as https://shop.example.com or https://*.example.com "
-        "(all subdomains). Empty: any origin. Checked only if the request has an Origin header, as browsers send it.",
+        "(all subdomains). Empty means any origin. Checked only if the request has an Origin header, as "
+        "browsers send it.",
     ),
 ]
 _Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
@@ -64,7 +65,7 @@ _TrustsIdentify = Annotated[
     Field(
         strict=True,
         description="Whether /v1/me trusts the user id that a page claims for its visitor without a token of the "
-        "site's server. Any visitor can claim any user id.",
+        "site's server. If true, any visitor can claim any user id.",
     ),
 ]
 
@@ -103,7 +104,7 @@ class SourceIn(BaseModel):
     ] = "sdk"
     options: _Options = {}
     origins: Origins = []
-    """Origins of the first write key of the source."""
+    """Origins of the pages that may use the source's first write key."""
 
 
 class SourceChangeIn(BaseModel):
@@ -176,7 +177,7 @@ class SourceOut(BaseModel):
     kind: str
     options: dict[str, str]
     write_key: str | SkipJsonSchema[None] = Field(
-        None, description="First write key; only in the response that creates the source."
+        None, description="First write key; present only in the response that creates the source."
     )
 
 
@@ -205,7 +206,7 @@ class KeyOut(BaseModel):
     revoked_at: OptionalInstant
     origins: Origins
     trusts_identify: _TrustsIdentify
-    key: str | SkipJsonSchema[None] = Field(None, description="Only in the response that creates the key.")
+    key: str | SkipJsonSchema[None] = Field(None, description="Present only in the response that creates the key.")
 
 
 class SourcesOut(BaseModel):

@@ -20,7 +20,7 @@ _ROW = {
     "recorded_at": EXAMPLE_INSTANT,
 }
 _TOTAL = {"day": _DAY, "channel": "social", "metric": "page_impressions", "sum": 1250, "mean": 1250, "values": 1}
-_BAD = {"line": 7, "reason": "impressions is no number that can be read: 'many'"}
+_BAD = {"line": 7, "reason": "impressions is not a readable number: 'many'"}
 
 
 class ChannelMetricOut(BaseModel):
@@ -29,7 +29,7 @@ class ChannelMetricOut(BaseModel):
     day: date
     channel: str
     metric: str
-    subject: str = Field(description="Page, post or keyword; empty: the whole channel.")
+    subject: str = Field(description="Page, post or keyword; empty means the whole channel.")
     value: float
     source: str
     kind: str = Field(description="Format of the file that contained it.")
@@ -66,13 +66,13 @@ class ChannelMetricsOut(BaseModel):
 class BadRowOut(BaseModel):
     model_config = describe_schema("A row that could not be read.", _BAD)
 
-    line: int | None = Field(description="Line in the file, from 1; null for JSON.")
+    line: int | None = Field(description="Line number in the file, starting at 1; null if the file is JSON.")
     reason: str
 
 
 class MetricsStoredOut(BaseModel):
     model_config = describe_schema(
-        "Result of an upload. added, changed and unchanged add up to the readable rows.",
+        "Result of an upload. `added`, `changed` and `unchanged` add up to the number of readable rows.",
         {"added": 14, "changed": 1, "unchanged": 27, "bad": 1, "bad_rows": [_BAD], "first": _DAY, "last": _DAY},
     )
 

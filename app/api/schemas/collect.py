@@ -25,16 +25,21 @@ class CallIn(BaseModel):
         open=True,
     )
 
-    messageId: str | None = Field(None, description="Identifies retries. Without it, equal content is a retry.")
+    messageId: str | None = Field(
+        None,
+        description="Identifies the message, so that a retry is not stored twice. If omitted, equal content "
+        "is a retry.",
+    )
     userId: str | None = None
     anonymousId: str | None = None
     event: str | None = Field(None, description="Event name; required for track.")
     properties: dict[str, Any] | None = None
     traits: dict[str, Any] | None = Field(None, description="Traits of an identify or group message.")
     context: dict[str, Any] | None = None
-    timestamp: str | None = Field(None, description="When it happened, by the client's clock.")
+    timestamp: str | None = Field(None, description="When the event happened, by the client's clock.")
     sentAt: str | None = Field(
-        None, description="When it was sent, by the same clock. Segue uses it to correct the clock's error."
+        None,
+        description="When the message was sent, by the same clock. Segue uses it to correct the error of the clock.",
     )
     groupId: str | None = None
     previousId: str | None = Field(None, description="For alias: the id that userId replaces.")
@@ -53,7 +58,7 @@ class BatchItemIn(CallIn):
 
 class VisitorIn(BaseModel):
     model_config = describe_schema(
-        "The visitor of a page. A proof is a random secret of 32 hex digits; the id is the beginning of its SHA-256.",
+        "The visitor of a page. `proof` is a random secret of 32 hex digits; `id` is the beginning of its SHA-256.",
         {"id": "3eb1bd439947eb762998e566ccc2e099", "proof": "0123456789abcdef0123456789abcdef", "me": ""},
     )
 
@@ -62,14 +67,15 @@ class VisitorIn(BaseModel):
     token: str | None = Field(None, description="Token from an earlier receipt or from POST /v1/visitor-tokens.")
     me: str | None = Field(
         None,
-        description="ETag of the profile that the page has, or an empty string. If present, the receipt contains a "
-        "changed profile.",
+        description="ETag of the profile that the page has, or an empty string. If present, the receipt contains the "
+        "profile if it has changed.",
     )
 
 
 class BatchIn(BaseModel):
     model_config = describe_schema(
-        "Up to 2,500 messages. The context of the batch is merged into each message, which takes precedence.",
+        "Up to 2,500 messages. The `context` of the batch is merged into each message; values in the "
+        "message take precedence.",
         {
             "batch": [{"type": "track", "event": "Product Viewed", "anonymousId": "anon-1", "messageId": "m-2"}],
             "sentAt": "2026-05-04T10:00:01Z",
@@ -90,7 +96,7 @@ class RejectionOut(BaseModel):
         {"index": 3, "messageId": "m-4", "code": "missing_event", "message": RejectionCode.MISSING_EVENT.meaning},
     )
 
-    index: int = Field(description="Position in the batch, from 0.")
+    index: int = Field(description="Position in the batch, starting at 0.")
     messageId: str | None
     code: Annotated[
         str,
@@ -105,7 +111,7 @@ class RejectionOut(BaseModel):
 
 class WarningOut(BaseModel):
     model_config = describe_schema(
-        "A message that was stored with a change or a remark.",
+        "A warning about a message that was stored, but may contain a mistake.",
         {"index": 0, "messageId": "m-1", "code": "timestamp_future", "message": "the timestamp is in the future"},
     )
 
@@ -117,23 +123,23 @@ class WarningOut(BaseModel):
 
 class ReceiptOut(BaseModel):
     model_config = describe_schema(
-        "Result of each message. The counts add up to the number of sent messages.",
+        "Receipt of a request that sends messages. The counts add up to the number of sent messages.",
         {"success": True, "accepted": 1, "duplicate": 0, "rejected": 0, "projected": True, "rejections": []},
     )
 
     success: Literal[True]
     accepted: int
-    duplicate: int = Field(description="Messages that were stored before. The first one is kept.")
+    duplicate: int = Field(description="Messages whose id was already stored. The stored message is kept.")
     rejected: int
     projected: bool = Field(description="Whether stages and segments already reflect the accepted messages.")
     rejections: list[RejectionOut]
     warnings: list[WarningOut] | SkipJsonSchema[None] = Field(None, description="Present only if there are warnings.")
     visitor: ReceiptVisitorOut | SkipJsonSchema[None] = Field(
-        None, description="Present if the batch named its visitor: a new token when one is due, or an error."
+        None, description="Present if the batch contained `visitor`: a new token if one is due, or an error."
     )
     me: MeOut | SkipJsonSchema[None] = Field(
         None,
-        description="Present if the batch asked for the profile and it differs from the one that the page has.",
+        description="Present if the batch requested the profile and it differs from the one that the page has.",
     )
 
 

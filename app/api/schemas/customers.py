@@ -42,9 +42,9 @@ class StagePositionOut(BaseModel):
         },
     )
 
-    stage: str | None = Field(description="null: in no stage.")
+    stage: str | None = Field(description="null means that the customer is not in a stage.")
     since: OptionalInstant
-    valid_until: OptionalInstant = Field(description="When the stage changes if no message arrives; null: never.")
+    valid_until: OptionalInstant = Field(description="When the stage changes if no message arrives; null means never.")
     cause: CauseOut | None
 
 
@@ -55,7 +55,9 @@ class MembershipOut(BaseModel):
 
     key: str
     since: Instant
-    valid_until: OptionalInstant = Field(description="When the membership ends if no message arrives; null: never.")
+    valid_until: OptionalInstant = Field(
+        description="When the membership ends if no message arrives; null means never."
+    )
 
 
 class CustomerOut(BaseModel):
@@ -81,7 +83,7 @@ class CustomerOut(BaseModel):
     id: CustomerId
     identities: list[IdentityOut] = Field(description="Strongest identity first.")
     traits: dict[str, Any]
-    stages: dict[str, StagePositionOut] = Field(description="Stage by journey key.")
+    stages: dict[str, StagePositionOut] = Field(description="Current stages, by journey key.")
     segments: list[MembershipOut]
     as_of: Instant
 
@@ -99,7 +101,7 @@ class LookupResultOut(BaseModel):
     model_config = describe_schema("Result for one requested customer.", {"ref": "user_id:user-1", "customer": None})
 
     ref: str
-    customer: CustomerOut | None = Field(description="null: there is no such customer.")
+    customer: CustomerOut | None = Field(description="null means that the customer does not exist.")
 
 
 class LookupOut(BaseModel):
@@ -144,16 +146,18 @@ class HistoryOut(BaseModel):
 
 class SegmentStayOut(BaseModel):
     model_config = describe_schema(
-        "A current membership, or with `history` an interval of one.",
+        "A current membership or, with `history`, one interval of current or past membership.",
         {"key": "repeat-buyers", "since": EXAMPLE_INSTANT, "valid_until": None},
     )
 
     key: str
     since: Instant
     valid_until: OptionalInstant = None
-    left_at: OptionalInstant = Field(None, description="With `history`: end of the interval; null: it lasts.")
-    cause: CauseOut | None = Field(None, description="With `history`: what started the interval.")
-    left_cause: CauseOut | None = Field(None, description="With `history`: what ended the interval.")
+    left_at: OptionalInstant = Field(
+        None, description="End of the interval; null means that it has not ended. Present only with `history`."
+    )
+    cause: CauseOut | None = Field(None, description="What started the interval. Present only with `history`.")
+    left_cause: CauseOut | None = Field(None, description="What ended the interval. Present only with `history`.")
 
 
 class SegmentsOfCustomerOut(BaseModel):
@@ -182,13 +186,15 @@ class ExplanationOut(BaseModel):
 
     rule: dict[str, Any]
     truth: bool
-    since: OptionalInstant = Field(description="Since when the truth is unchanged; null before the first message.")
+    since: OptionalInstant = Field(
+        description="Instant since which the truth is unchanged; null before the first message."
+    )
     valid_until: OptionalInstant
     nodes: list[ExplanationOut]
     counted: int | SkipJsonSchema[None] = None
     needed: dict[str, Any] | SkipJsonSchema[None] = None
     touchpoints: list[str] | SkipJsonSchema[None] = Field(
-        None, description="Ids of the latest 100 messages that count."
+        None, description="Ids of the messages that count, at most the latest 100."
     )
 
 
@@ -215,7 +221,9 @@ class SegmentExplanationOut(BaseModel):
     segment: str
     version: int
     member: bool
-    since: OptionalInstant = Field(description="Since when the membership is unchanged.")
+    since: OptionalInstant = Field(
+        description="Start of the current membership, or of the current absence from the segment."
+    )
     valid_until: OptionalInstant
     explanation: ExplanationOut
     as_of: Instant
@@ -281,8 +289,10 @@ class TraitExplanationOut(BaseModel):
 
     trait: str
     version: int
-    value: Any = Field(description="null: the customer has no value.")
-    valid_until: OptionalInstant = Field(description="When the value may change if no message arrives; null: never.")
+    value: Any = Field(description="null means that the customer does not have a value.")
+    valid_until: OptionalInstant = Field(
+        description="When the value may change if no message arrives; null means never."
+    )
     explanation: dict[str, Any]
     as_of: Instant
 
@@ -312,7 +322,7 @@ class TouchpointOut(BaseModel):
     type: str
     name: str | None = Field(description="null for identify, group and alias, which are not touchpoints.")
     channel: str
-    occurred_at: Instant = Field(description="When it happened, corrected for the error of the client's clock.")
+    occurred_at: Instant = Field(description="When the event happened, corrected for the error of the client's clock.")
     received_at: Instant
     sent_at: OptionalInstant
     original_timestamp: str | None = Field(description="Timestamp as the client sent it.")
@@ -334,7 +344,7 @@ class TimelineOut(BaseModel):
 
 class LinkOut(BaseModel):
     model_config = describe_schema(
-        "One link of the merge ledger.",
+        "A link between two identities of the customer.",
         {
             "weaker": {"kind": "anonymous_id", "value": "anon-1"},
             "stronger": {"kind": "user_id", "value": "user-1"},
@@ -350,7 +360,7 @@ class LinkOut(BaseModel):
     weaker: IdentityOut
     stronger: IdentityOut
     kind: Literal["link", "alias"]
-    joined: bool = Field(description="false: the link conflicts with another one and has no effect.")
+    joined: bool = Field(description="false means that the link is a conflict and has no effect.")
     occurred_at: Instant
     message_id: str
     source: str

@@ -18,7 +18,9 @@ _Mode = Annotated[
         "sources."
     ),
 ]
-_OfSource = Annotated[str | None, Field(description="null: the entry applies to all sources without their own entry.")]
+_OfSource = Annotated[
+    str | None, Field(description="null means that the entry applies to all sources without their own entry.")
+]
 
 
 class PlanEntryIn(BaseModel):
@@ -80,14 +82,14 @@ class ViolationCountOut(BaseModel):
     source: str
     event: str
     reason: str = Field(description="Path of the violated keyword in the schema.")
-    messages: int = Field(description="Retries of stored messages are not counted again.")
+    messages: int = Field(description="Number of violating messages. Retries of stored messages are not counted again.")
     first_at: Instant
     last_at: Instant
     sample: dict[str, Any] = Field(description="Properties of the first violating message. Long values are truncated.")
 
 
 class ViolationsOut(BaseModel):
-    model_config = describe_schema("Latest first.", {"items": [], "as_of": EXAMPLE_INSTANT})
+    model_config = describe_schema("Violations, latest first.", {"items": [], "as_of": EXAMPLE_INSTANT})
 
     items: list[ViolationCountOut]
     as_of: Instant
@@ -110,17 +112,17 @@ class AnomalyOut(BaseModel):
 
     kind: Literal["new_source", "new_event", "new_channel", "silence", "volume_up", "volume_down", "too_many_names"]
     source: str
-    event: str | None = Field(description="null: the anomaly concerns the whole source.")
+    event: str | None = Field(description="null means that the anomaly concerns the whole source.")
     channel: str | None
     since: Instant = Field(description="Hour in which the anomaly started.")
-    until: OptionalInstant = Field(description="null: the anomaly lasts.")
+    until: OptionalInstant = Field(description="When the anomaly ended; null means that it continues.")
     messages: int
     expected: float | None = Field(description="Number of messages expected from the history.")
 
 
 class AnomaliesOut(BaseModel):
     model_config = describe_schema(
-        "Latest first.", {"items": [], "since": EXAMPLE_INSTANT, "as_of": "1997-01-13T09:30:00.000000Z"}
+        "Anomalies, latest first.", {"items": [], "since": EXAMPLE_INSTANT, "as_of": "1997-01-13T09:30:00.000000Z"}
     )
 
     items: list[AnomalyOut]
@@ -155,12 +157,13 @@ class SourceHealthOut(BaseModel):
 
     source: str
     last_seen_at: OptionalInstant = Field(
-        description="Last accepted message; null: never. Refused requests do not count, because anyone can send them."
+        description="When the last message was accepted; null means never. Refused requests do not count, because "
+        "anyone can send them."
     )
     per_hour: float = Field(description="Accepted messages per hour, averaged over 24 hours.")
     hours: list[HourOut] = Field(description="Oldest first. The last hour is incomplete.")
     counts: dict[str, int] = Field(
-        description="Counts by outcome. `refused` counts requests, the others messages or events."
+        description="Counts by outcome. `refused` counts requests, the other outcomes count messages or events."
     )
     rejected: dict[str, int] = Field(description="Rejected messages by code.")
     refused: dict[str, int] = Field(description="Refused webhook requests by reason.")

@@ -36,8 +36,10 @@ class FillOut(BaseModel):
 
     customers_total: int
     customers_filled: int
-    touchpoints_per_second: float | None = Field(description="null: not known yet, or done.")
-    eta_seconds: float | None = Field(description="null: not known yet, or done.")
+    touchpoints_per_second: float | None = Field(
+        description="null means that it is not known yet, or that the backfill is done."
+    )
+    eta_seconds: float | None = Field(description="null means that it is not known yet, or that the backfill is done.")
     since: OptionalInstant = Field(description="When the backfilled version was created.")
     done: bool
 
@@ -53,10 +55,11 @@ class _DefinitionOut(BaseModel):
     status: Literal["current", "filling"] = Field(description="`filling`: the backfill of this version is not done.")
     created_at: Instant
     upcoming_version: int | None = Field(
-        None, description="Version that takes over when its backfill is done. Only if a single definition is read."
+        None,
+        description="Version that takes over when its backfill is done. Present only if a single definition is read.",
     )
-    fill: FillOut | SkipJsonSchema[None] = Field(None, description="Only if a single definition is read.")
-    as_of: Instant | SkipJsonSchema[None] = Field(None, description="Only if a single definition is read.")
+    fill: FillOut | SkipJsonSchema[None] = Field(None, description="Present only if a single definition is read.")
+    as_of: Instant | SkipJsonSchema[None] = Field(None, description="Present only if a single definition is read.")
 
 
 class SegmentOut(_DefinitionOut):
@@ -88,7 +91,7 @@ class StageOut(BaseModel):
     name: str
     rule: Rule
     content: dict[str, Any] | SkipJsonSchema[None] = Field(
-        None, description="Hints for web pages, if the stage has any."
+        None, description="Hints for web pages; omitted if the stage has no hints."
     )
 
 
@@ -158,7 +161,7 @@ class VersionOut(BaseModel):
     public: bool
     status: Literal["current", "filling", "superseded", "archived"]
     created_at: Instant
-    activated_at: OptionalInstant = Field(description="When the version took effect; null: not yet, or never.")
+    activated_at: OptionalInstant = Field(description="When the version took effect; null means not yet, or never.")
     superseded_at: OptionalInstant = Field(description="When a newer version replaced it, or it was archived.")
     body: dict[str, Any] | list[dict[str, Any]] = Field(
         description="The rule of a segment, the stages of a journey, the value of a computed trait."
@@ -224,7 +227,8 @@ class MemberOut(BaseModel):
 
 class MembersOut(BaseModel):
     model_config = describe_schema(
-        "Members, sorted by customer id. During a backfill a page may be short; continue while there is a cursor.",
+        "Members, sorted by customer id. During a backfill a page may be short; continue while "
+        "`next_cursor` is not null.",
         {"items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT},
     )
 

@@ -11,7 +11,8 @@ from app.http.schema_types import EXAMPLE_ID, EXAMPLE_INSTANT, Instant, Optional
 
 class ErasureRequestOut(BaseModel):
     model_config = describe_schema(
-        "A request to erase a person. Write keys of `sdk` sources are public, so anyone may send one: check it first.",
+        "A request to erase a person. Write keys of `sdk` sources are public, so anyone may send one: "
+        "check the request before you erase data.",
         {
             "id": 1,
             "source": "default",
@@ -29,7 +30,7 @@ class ErasureRequestOut(BaseModel):
     value: str
     requested_at: Instant
     handled_at: OptionalInstant
-    customer: str | None = Field(description="Customer who has this identity now; null: none.")
+    customer: str | None = Field(description="Customer who has this identity now; null means that no customer has it.")
 
 
 class ErasureRequestsOut(BaseModel):
@@ -53,6 +54,6 @@ class HandledIn(BaseModel):
 
 
 class HandledOut(BaseModel):
-    model_config = describe_schema("Number of open tickets.", {"handled": 1})
+    model_config = describe_schema("Number of requests that were marked as handled.", {"handled": 1})
 
     handled: int

@@ -53,14 +53,14 @@ class QuarantineFilter(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "description": "Filter of quarantined messages. An omitted field matches all.",
+            "description": "Filter for quarantined messages. An omitted field matches all messages.",
             "examples": [{"source": "default", "code": "tracking_plan", "event": "Order Completed"}],
         },
     )
 
     source: _Text = None
     code: _Text = None
-    event: _Text = Field(None, description="Event name; for an event of another vendor's SDK, the vendor's name of it.")
+    event: _Text = Field(None, description="Event name; for an event from another vendor's SDK, the vendor's name.")
     message_id: _Text = None
     from_: _Text = Field(None, alias="from", description="Received at this instant or later.")
     to: _Text = Field(None, description="Received before this instant.")
@@ -86,7 +86,7 @@ class QuarantineReplayIn(BaseModel):
 
     filter: QuarantineFilter = QuarantineFilter.model_construct()
     patch: Annotated[list[dict[str, Any]], Field(max_length=OPERATIONS_MAX)] = Field(
-        [], description="JSON Patch (RFC 6902) for `original`. Empty: replay unchanged."
+        [], description="JSON Patch (RFC 6902) for `original`. Empty means that the messages are replayed unchanged."
     )
     dry_run: Annotated[bool, Field(strict=True)] = False
     limit: Annotated[int, Field(strict=True, ge=1, le=1_000)] = 100
@@ -112,11 +112,11 @@ class ReplayResultOut(BaseModel):
     source: str
     message_id: str | None
     outcome: Literal["accepted", "duplicate", "rejected", "unpatchable", "failed"] = Field(
-        description="`failed`: the message could not be parsed, or could not be stored now."
+        description="`failed` means that the message could not be parsed, or could not be stored now."
     )
     code: str | None
     reason: str | None
-    patched: str | SkipJsonSchema[None] = Field(None, description="The patched message; only in a dry run.")
+    patched: str | SkipJsonSchema[None] = Field(None, description="The patched message; present only in a dry run.")
 
 
 class QuarantineReplayOut(BaseModel):
@@ -141,7 +141,9 @@ class QuarantineReplayOut(BaseModel):
     failed: int
     dry_run: bool
     items: list[ReplayResultOut]
-    next_after: int | None = Field(description="Pass it as `after` to continue; null: no more messages.")
+    next_after: int | None = Field(
+        description="Pass it as `after` to continue; null means that there are no more messages."
+    )
 
 
 class HealthOut(BaseModel):

@@ -70,7 +70,7 @@ class EvidenceOut(BaseModel):
 
 class PreviewOut(BaseModel):
     model_config = describe_schema(
-        "How many customers match the rule. If all were scanned, estimate, low and high equal the count.",
+        "How many customers match the rule. If all were scanned, `estimate`, `low` and `high` equal the count.",
         {
             "count": None,
             "estimate": 1408,
@@ -85,7 +85,7 @@ class PreviewOut(BaseModel):
         },
     )
 
-    count: int | None = Field(description="null: the count is only estimated.")
+    count: int | None = Field(description="null means that the count is only estimated.")
     estimate: int
     low: int = Field(description="Lower bound of the 95 % confidence interval.")
     high: int = Field(description="Upper bound of the 95 % confidence interval.")
@@ -201,10 +201,13 @@ class VerifiedOut(BaseModel):
 
     segment: str
     customers: int = Field(description="Number of compared customers.")
-    stored: int = Field(description="Those with a stored membership; for the others it is computed on each read.")
+    stored: int = Field(
+        description="Customers with a stored membership; for the others, membership is computed on each read."
+    )
     members: int = Field(description="Members according to the log.")
     differing: int = Field(
-        description="Number of differences; expected: 0. Without `sample`, stored stays of missing customers count too."
+        description="Number of differences; expected: 0. Without `sample`, stored intervals of customers that do not "
+        "exist count too."
     )
     differences: list[DifferenceOut] = Field(max_length=20)
     took_ms: int
@@ -227,11 +230,11 @@ class SegmentHealthOut(BaseModel):
 
     key: str
     members: int
-    reads: int = Field(description="Reads of the member list and the count.")
+    reads: int = Field(description="Number of times that the member list or the count was read.")
     last_read_at: OptionalInstant
     last_changed_at: OptionalInstant = Field(description="Last time a customer entered or left.")
     filled: bool = Field(
-        description="false: the backfill is not complete, the figures are partial and there are no flags."
+        description="false means that the backfill is not complete: the figures are partial, and `flags` is empty."
     )
     flags: list[str]
 

@@ -40,7 +40,7 @@ _TOTALS = {"count": 1, "bounce_rate": 0.0, "average_duration_seconds": 84.5, "pa
 
 class SessionPageOut(BaseModel):
     model_config = describe_schema(
-        "A page, or a screen of an app by its name. Texts are truncated to 1,000 characters.", _PAGE
+        "A page, or a screen of an app with its name. Texts are truncated to 1,000 characters.", _PAGE
     )
 
     url: str | None
@@ -89,17 +89,22 @@ class SessionOut(BaseModel):
     ended_at: Instant = Field(description="Instant of the last touchpoint.")
     duration_seconds: float
     open: bool = Field(
-        description="true: the last touchpoint is less than 30 minutes old, so the session may continue."
+        description="true means that the last touchpoint is less than 30 minutes old, so the session may continue."
     )
     begun_by: Literal["first", "pause", "campaign"] = Field(description="Why a new session started.")
     message_id: str = Field(description="Message id of the first touchpoint.")
     source: str
     pages: int = Field(description="Number of page and screen views.")
     touchpoints: int
-    bounced: bool = Field(description="true: at most one touchpoint, not counting automatic ones.")
-    channel: str = Field(description="Channel of the touchpoint that determined acquisition, else of the first one.")
+    bounced: bool = Field(
+        description="true means that the session has at most one touchpoint, not counting automatic ones."
+    )
+    channel: str = Field(
+        description="Channel of the touchpoint that determined the acquisition, or else of the first touchpoint."
+    )
     acquisition: AcquisitionOut | None = Field(
-        description="null: no touchpoint had a source, for example after a pause within the site."
+        description="null means that no page view shows where the visitor came from, for example after a pause "
+        "within the site."
     )
     entry_page: SessionPageOut | None
     exit_page: SessionPageOut | None
@@ -108,7 +113,9 @@ class SessionOut(BaseModel):
 
 
 class SessionTotalsOut(BaseModel):
-    model_config = describe_schema("Totals over all sessions, including open ones; null without sessions.", _TOTALS)
+    model_config = describe_schema(
+        "Totals over all sessions, including open ones. Rates and averages are null if there are no sessions.", _TOTALS
+    )
 
     count: int
     bounce_rate: float | None
@@ -133,7 +140,8 @@ class SessionsOut(BaseModel):
     totals: SessionTotalsOut
     items: list[SessionOut]
     since: OptionalInstant = Field(
-        description="Start of the evaluated history if it was cut at the latest 50,000 touchpoints; null: complete."
+        description="Start of the evaluated history if it was cut at the latest 50,000 touchpoints; null means that "
+        "it is complete."
     )
     next_cursor: str | None
     as_of: Instant

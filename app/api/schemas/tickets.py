@@ -33,21 +33,23 @@ _TOTALS = {
 
 
 class TicketOut(BaseModel):
-    model_config = describe_schema("A ticket of one source, as far as the help desk reported it.", _TICKET)
+    model_config = describe_schema("A ticket, as the source's help desk has reported it so far.", _TICKET)
 
     ticket_id: str
     source: str
-    is_open: bool = Field(description="false: solved, deleted or spam.")
+    is_open: bool = Field(description="false means that the ticket is solved, deleted or spam.")
     status: str | None = Field(description="Latest status in the tool's own words.")
     opened_at: OptionalInstant = Field(
-        description="When the ticket was opened, from its touchpoints or else from the tool; null: unknown."
+        description="When the ticket was opened, according to its touchpoints or else to the tool; null means unknown."
     )
     first_seen_at: Instant
     last_seen_at: Instant
-    solved_at: OptionalInstant = Field(description="Last time it was solved; it may be open again.")
+    solved_at: OptionalInstant = Field(description="When the ticket was last solved; it may have been reopened since.")
     first_response_seconds: float | None = Field(description="Time from opening to the first reply of an agent.")
-    resolution_seconds: float | None = Field(description="Time from opening to the last solution; null: open.")
-    reopened: int = Field(description="How often it was reopened.")
+    resolution_seconds: float | None = Field(
+        description="Time from opening to the last solution; null means that the ticket is not solved."
+    )
+    reopened: int = Field(description="How often the ticket was reopened.")
     rating: float | None = Field(description="Latest rating, from 1 to 5.")
     replies_by_customer: int
     replies_by_agent: int
@@ -81,8 +83,8 @@ class TicketsOut(BaseModel):
     totals: TicketTotalsOut
     items: list[TicketOut]
     since: OptionalInstant = Field(
-        description="Start of the evaluated history if it was cut at the latest 50,000 ticket touchpoints; null: "
-        "complete."
+        description="Start of the evaluated history if it was cut at the latest 50,000 ticket touchpoints; null "
+        "means that it is complete."
     )
     next_cursor: str | None
     as_of: Instant
@@ -90,7 +92,8 @@ class TicketsOut(BaseModel):
 
 class RedactionOut(BaseModel):
     model_config = describe_schema(
-        "Numbers of redacted items: messages that lost context.private, and deleted quarantined duplicates of them.",
+        "Numbers of messages whose `context.private` was deleted, and of their quarantined duplicates "
+        "that were deleted.",
         {"success": True, "messages": 12, "quarantined": 0},
     )
 

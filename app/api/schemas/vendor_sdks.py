@@ -54,7 +54,9 @@ class MixpanelImportErrorOut(BaseModel):
     error: str
     status: Literal["Bad Request"]
     num_records_imported: int
-    failed_records: list[dict[str, Any]] = Field(description="`index`, `insert_id`, `field` and `message` of each.")
+    failed_records: list[dict[str, Any]] = Field(
+        description="`index`, `insert_id`, `field` and `message` of each refused event."
+    )
 
 
 class PosthogBatchIn(BaseModel):
@@ -88,7 +90,7 @@ class PosthogResultsOut(BaseModel):
 
 class FlagsOut(BaseModel):
     model_config = describe_schema(
-        "An empty set of feature flags, which Segue does not offer.",
+        "An empty set of feature flags, because Segue does not offer feature flags.",
         {"flags": {}, "featureFlags": {}, "featureFlagPayloads": {}, "errorsWhileComputingFlags": False},
         open=True,
     )
@@ -135,7 +137,7 @@ class ValidationMessageOut(BaseModel):
 
 class ValidationOut(BaseModel):
     model_config = describe_schema(
-        "Problems of the body. Empty: everything would be stored.", {"validationMessages": []}
+        "Problems of the body. Empty means that everything would be stored.", {"validationMessages": []}
     )
 
     validationMessages: list[ValidationMessageOut]

@@ -62,14 +62,14 @@ class MeOut(BaseModel):
         },
     )
 
-    anonymous_id: str | None = Field(description="null: the token names a user only.")
+    anonymous_id: str | None = Field(description="null means that the token contains only a user id.")
     stages: dict[str, MeStageOut]
     segments: list[MeSegmentOut]
     traits: dict[str, Any]
     valid_until: OptionalInstant = Field(description="When the profile changes if no message arrives.")
     withheld: bool = Field(
-        description="true: the profile is empty, because a message linked the visitor to another identity and the "
-        "site's server has not vouched for it."
+        description="true means that the profile is empty, because a message linked the visitor to another "
+        "identity and the site's server has not vouched for it."
     )
     etag: str
     as_of: Instant
@@ -79,7 +79,7 @@ class VisitorTokenIn(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "description": "The visitor for whom the site's server vouches. Needs anonymous_id, user_id, or both.",
+            "description": "The visitor for whom the site's server vouches. Contains anonymous_id, user_id, or both.",
             "examples": [{"source": "shop", "anonymous_id": _EXAMPLE_VISITOR, "user_id": "user-1"}],
         },
     )

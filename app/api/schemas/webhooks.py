@@ -29,7 +29,9 @@ class ConnectorOut(BaseModel):
     key: str
     name: str
     family: str
-    secret: str = Field(description="What to enter as the secret, in the tool's words. Empty: Segue generates a token.")
+    secret: str = Field(
+        description="What to enter as the secret, in the tool's words. Empty means that Segue generates a token."
+    )
     makes_token: bool
     steps: list[str] = Field(description="Setup steps; {url} is the URL of the webhook.")
     options: dict[str, str] = Field(description="Options of a source of this kind, each with its meaning.")
@@ -70,7 +72,7 @@ class SecretOut(BaseModel):
     created_at: Instant
     expires_at: OptionalInstant
     token: str | None = Field(
-        None, description="Only in the response that creates it. Append it to the webhook URL as ?token=."
+        None, description="Present only in the response that creates it. Append it to the webhook URL as ?token=."
     )
 
 
@@ -90,7 +92,7 @@ class WebhookReceiptOut(BaseModel):
     accepted: int
     duplicate: int
     rejected: int
-    ignored: int = Field(description="Events that concern no customer.")
+    ignored: int = Field(description="Number of events that do not concern a customer.")
     projected: bool
 
 
@@ -125,7 +127,7 @@ class DryRunMessageOut(BaseModel):
 
 class DeliveryDryRunOut(BaseModel):
     model_config = describe_schema(
-        "What a webhook would store. Everything ran and was rolled back.",
+        "What a webhook would store. Segue ran all steps and rolled them back.",
         {
             "signature": "verified",
             "messages": [],

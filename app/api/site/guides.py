@@ -42,7 +42,10 @@ def find_directory() -> Path:
 
 @cache
 def load_guides() -> dict[str, Guide]:
-    """Return all pages by name. A request looks its page up here, so its path never reaches the file system."""
+    """Return all pages by name.
+
+    Requests look pages up in this mapping, so the path of a request never reaches the file system.
+    """
     directory = find_directory()
     guides: dict[str, Guide] = {}
     for file in sorted(directory.rglob("*.md")):
@@ -79,7 +82,7 @@ def render_guide(guide: Guide) -> RenderedPage:
 
 @lru_cache(maxsize=64)
 def _render_file(name: str, file: Path, modified_ns: int) -> RenderedPage:
-    """Render a page once for each state of its file."""
+    """Return the rendered page. ``modified_ns`` is part of the cache key, so that a changed file is rendered again."""
     del modified_ns
     return render_markdown(file.read_text(encoding="utf-8"), name, load_guides(), load_files())
 

@@ -58,7 +58,7 @@ def find_summary(text: str) -> str:
 
 
 def _anchor_headings(tokens: Sequence[Token]) -> list[Heading]:
-    """Give each heading the id that GitHub gives it."""
+    """Set the id of each heading to the anchor that GitHub generates for it."""
     headings: list[Heading] = []
     counts: dict[str, int] = {}
     for index, token in enumerate(tokens):

@@ -132,12 +132,12 @@ def _read(name: str) -> bytes:
 
 @cache
 def _compress(name: str) -> bytes:
-    """Compress once: the bundle of Swagger UI is 1.7 MB, its gzip 0.5 MB."""
+    """Return a compressed asset, and cache it: the bundle of Swagger UI is 1.7 MB, or 0.5 MB after gzip."""
     return gzip.compress(_read(name), mtime=0)
 
 
 def _prefers_json(accept: str) -> bool:
-    """Return whether the Accept header names JSON and ranks it above HTML."""
+    """Return whether the Accept header contains JSON with a higher weight than HTML."""
     weights: dict[str, float] = {}
     for option in accept.lower().split(","):
         media_type, *parameters = (part.strip() for part in option.split(";"))

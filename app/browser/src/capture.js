@@ -26,7 +26,8 @@ const HANDLERS = {
   error: handleError,
   unhandledrejection: handleError,
   online: () => flush(),
-  storage: ({ key, newValue }) => key == 'segue_c' && applyConsent(JSON.parse(newValue)), // a choice in another tab
+  // a consent choice in another tab
+  storage: ({ key, newValue }) => key == 'segue_c' && applyConsent(JSON.parse(newValue)),
   submit({ target }) {
     cancelDeadClick();
     captureEvent('forms', 'Form Submitted', describeElement(target));
@@ -41,7 +42,7 @@ const HANDLERS = {
     flush(document.hidden);
     openStream();
   },
-  pagehide: saveQueue, // for a page that is already hidden
+  pagehide: saveQueue, // saves messages of a page that was hidden before it was closed
 };
 
 export const startCapture = () => {

@@ -2,7 +2,10 @@
 
 import { captureEvent } from './messages.js';
 
-/** Describe an element. Reads attributes, because a form has its fields as properties and one may be named `id`. */
+/**
+ * Describe an element. Reads attributes, because a form exposes its fields as properties, and a field may be named
+ * `id`.
+ */
 export const describeElement = (element) => ({
   element: element.localName,
   id: element.getAttribute?.('id'),

@@ -17,7 +17,7 @@ let sharedContext; // context of all messages; read for the first batch, when th
 let saveTimer;
 let flushTimer;
 let failureCount = 0;
-let isRefused; // the server refuses this page
+let isRefused; // true after the server has refused the key or the origin of this page
 
 const byteLength = (text) => encodeUtf8(text).length;
 
@@ -39,7 +39,9 @@ export function enqueue(message) {
   scheduleFlush(100); // collects calls into one batch
 }
 
-/** Take over stored messages of earlier pages (copies, if these are still open). Send them once the id is known. */
+/**
+ * Take over stored messages of earlier pages (copies, if those pages are still open). Send them once the id is known.
+ */
 export async function adoptStoredMessages() {
   const prefix = 'segue_q.' + options.writeKey;
   queueKey ||= prefix + randomHex();
@@ -72,7 +74,7 @@ export const flush = async (isLeaving) => {
     context: (sharedContext ||= {
       library: { name: 'segue.js', version: VERSION },
       locale: navigator.language,
-      // The first DateTimeFormat of a process takes over 15 ms, Temporal almost none.
+      // The first DateTimeFormat of a process takes over 15 ms, and Temporal almost no time.
       timezone: attempt(() => Temporal.Now.timeZoneId()) || Intl.DateTimeFormat().resolvedOptions().timeZone,
       screen: { innerWidth, innerHeight },
     }),

@@ -14,7 +14,7 @@ import { options } from './settings.js';
 import { attempt, store } from './storage.js';
 
 let heldMessages = [];
-let messageCount = 1e6; // id prefix, which keeps messages of one instant in order
+let messageCount = 1e6; // prefix of message ids, which keeps messages of one instant in order
 
 export const recordMessage = (type, fields) => {
   const message = redactMessage(
@@ -25,9 +25,10 @@ export const recordMessage = (type, fields) => {
       ...fields,
       context: pageContext(),
     },
-    options.redact === true && 'properties' in fields, // not in ids: all e-mail addresses would become one id
+    // Ids are not redacted, because all e-mail addresses would become one id.
+    options.redact === true && 'properties' in fields,
   );
-  message.userId ??= store.segue_u; // the user at the time of the call: before consent another may follow
+  message.userId ??= store.segue_u; // the user at the time of the call; another user may log in before consent
   emit(type, message);
   heldMessages.push(message);
   releaseMessages();

@@ -2,7 +2,7 @@
 
 import { redactEmails } from './redaction.js';
 
-let { referrer } = document; // another page or the previous view
+let { referrer } = document; // the URL of the previous page or view
 
 /** The page context at the start of the current view. */
 export let view = {};

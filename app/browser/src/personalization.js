@@ -30,7 +30,7 @@ export function setVisitorToken(token) {
   }
 }
 
-/** Show and hide the elements that name segments or stages. */
+/** Show or hide elements by the segments and stages in their data attributes. */
 export const updateElements = () => {
   const keys = {
     segueSegment: personalization.segments.map(({ key }) => key),

@@ -11,7 +11,7 @@ const ui = SwaggerUIBundle({
   dom_id: "#swagger-ui",
   deepLinking: true,
   defaultModelExpandDepth: 2,
-  defaultModelsExpandDepth: -1, // No list of 150 schemas: each operation shows its own.
+  defaultModelsExpandDepth: -1, // hides the list of 150 schemas: each operation shows those it uses
   displayRequestDuration: true,
   filter: true,
   persistAuthorization: true,
