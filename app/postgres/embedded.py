@@ -233,10 +233,8 @@ class EmbeddedPostgres:
         postmaster = _read_postmaster(self._pgdata)
         if postmaster is None:
             return
-        for request in (
-            signal.SIGINT,
-            signal.SIGQUIT,
-        ):  # fast shutdown, then immediate, after which the next start recovers
+        # SIGINT requests a fast shutdown; SIGQUIT an immediate one, after which the next start recovers.
+        for request in (signal.SIGINT, signal.SIGQUIT):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(postmaster.pid, request)
             deadline = time.monotonic() + STOP_SECONDS_MAX
