@@ -137,8 +137,7 @@ keys = Table(
         server_default=text("false"),
         comment="whether a page with this write key may read the profile of the user id that it sends",
     ),
-    comment="API keys: write keys send messages, secret keys read and configure all. A secret key is stored "
-    "as a hash only.",
+    comment="API keys: write keys send messages, secret keys manage all. Of secret keys only the hash is stored.",
 )
 
 signing_keys = Table(
@@ -165,16 +164,8 @@ definitions = Table(
     Column("created_at", Instant, nullable=False, server_default=text("now()")),
     Column("superseded_at", Instant, comment="when a newer version replaced it or it was archived"),
     Column("note", Text, nullable=False, server_default="", comment="reason for this version"),
-    Column(
-        "activated_at", Instant, comment="null means a candidate, which is activated when every customer is backfilled"
-    ),
-    Column(
-        "public",
-        Boolean,
-        nullable=False,
-        server_default=text("false"),
-        comment="whether web pages may read the result for their visitor",
-    ),
+    Column("activated_at", Instant, comment="null means a candidate, activated when every customer is backfilled"),
+    Column("public", Boolean, nullable=False, server_default=text("false"), comment="whether web pages may read it"),
     PrimaryKeyConstraint("kind", "key", "version", name="definitions_pkey"),
     comment="All versions of segments, journeys and computed traits.",
 )
@@ -364,11 +355,8 @@ transitions = Table(
         Instant,
         comment="when a replay or a new definition invalidated the interval, which is kept as an audit trail",
     ),
-    Column(
-        "meaning", BigInteger, nullable=False, comment="rule_numbers.number of the rule that held; readers select one"
-    ),
-    comment="Intervals in which customers were in segments and stages, from entered_at (inclusive) to left_at "
-    "(exclusive).",
+    Column("meaning", BigInteger, nullable=False, comment="number of the rule that held; readers select one"),
+    comment="Intervals of customers in segments and stages, from entered_at (inclusive) to left_at (exclusive).",
 )
 Index(
     "transitions_one_interval",
@@ -432,9 +420,7 @@ segment_reads = Table(
     "segment_reads",
     metadata,
     Column("key", Text, primary_key=True, comment="key of the segment"),
-    Column(
-        "reads", BigInteger, nullable=False, comment="number of requests for the members or the count of the segment"
-    ),
+    Column("reads", BigInteger, nullable=False, comment="number of requests for the members or their count"),
     Column("last_read_at", Instant, nullable=False),
     comment="Usage of segments; unused segments are reported.",
 )
@@ -446,13 +432,7 @@ channel_metrics = Table(
     Column("kind", Text, nullable=False, comment="format of the file: a key of app.channel_metrics.parsers"),
     Column("channel", Text, nullable=False),
     Column("metric", Text, nullable=False, comment="name of the metric, such as impressions"),
-    Column(
-        "subject",
-        Text,
-        nullable=False,
-        server_default="",
-        comment="page, post or keyword; empty means the whole channel",
-    ),
+    Column("subject", Text, nullable=False, server_default="", comment="page, post or keyword; empty means none"),
     Column("day", Date, nullable=False),
     Column("value", Numeric, nullable=False),
     Column("recorded_at", Instant, nullable=False, server_default=text("now()")),

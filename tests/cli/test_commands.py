@@ -32,7 +32,7 @@ HELP = {
     "worker": ["Run only the background worker", "may run beside serve"],
     "migrate": ["to the current schema"],
     "keys": ["create", "list", "revoke", "rotate"],
-    "keys create": ["write sends messages, secret manages", "--source", "--name", "shown only once"],
+    "keys create": ["write keys only send messages, secret keys read", "--source", "--name", "shown only once"],
     "keys list": ["including revoked ones"],
     "keys revoke": ["within a second", "first characters of its id"],
     "keys rotate": ["visitor tokens", "--revoke"],
