@@ -24,7 +24,7 @@ Exceptions and their statuses::
     +- InvalidDefinition     422   with the JSON path of the node and a remedy
     +- RateLimited           429   Retry-After in whole seconds
     +- OtherSettings         503
-    +- Overloaded            503   Retry-After in whole seconds; nothing of the request was stored
+    +- Overloaded            503   Retry-After in whole seconds; stored messages are duplicates on a retry
 
 ``docs/reference/errors.md`` lists every code; a test compares that page with this module.
 """

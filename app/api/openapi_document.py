@@ -193,10 +193,11 @@ def _restore_nulls(schemas: dict[str, Any]) -> None:
 def _move_default_to_description(field: dict[str, Any], *, is_optional_change: bool) -> None:
     """Move the default into the description, because client generators make a property with a ``default`` mandatory.
 
-    With ``is_optional_change`` only drop the default: a field that such a request omits keeps its value.
+    With ``is_optional_change`` only drop the default: a field that such a request omits keeps its value. Defaults of
+    objects and lists are described by hand.
     """
     default = field.pop("default", None)
-    if is_optional_change or default in (None, "", [], {}):
+    if is_optional_change or default == "" or not isinstance(default, str | int | float):
         return
     text = str(default).lower() if isinstance(default, bool) else default
     field["description"] = f"{field.get('description', '')} Default: `{text}`.".strip()

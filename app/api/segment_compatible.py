@@ -156,7 +156,7 @@ async def collect_jitsu(request: Request) -> Response:
     limits = services.settings.limits
     route = request.path_params["type"]
     if route not in _CALLS:
-        raise NotFound("Unknown message type.")
+        raise NotFound(f"Unknown message type {route}; use one of {', '.join(_CALLS)}.")
     body = await read_body(request, limits.body_bytes_max)
     inflated = inflate(body, request.headers.get("content-encoding"), limits)
     envelope = read(inflated, route, limits)
@@ -181,7 +181,7 @@ async def collect_pixel(request: Request) -> Response:
     services = get_services(request)
     route = TYPE_OF_ROUTE.get(request.path_params["type"])
     if route is None:
-        raise NotFound("Unknown message type.")
+        raise NotFound(f"Unknown message type; use one of {', '.join(TYPE_OF_ROUTE)}.")
     data = request.query_params.get("data")
     if not data:
         raise InvalidBody("Send the message as ?data=, in base64-encoded JSON.")

@@ -38,6 +38,8 @@ _METHODS: Final = ("POST", "GET", "HEAD", "OPTIONS")
 _SPARE_SECONDS: Final = 0.5
 """Seconds before the tool's timeout at which Segue responds at the latest, so that the response arrives in time."""
 
+_TOO_SLOW: Final = "Processing took longer than the tool waits; send the webhook again."
+
 _ANY_CONTENT: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 """OpenAPI ``content`` of a body that may have any content type."""
 _SOURCE_PARAMETER: Final = {
@@ -96,7 +98,7 @@ async def receive_webhook(request: Request) -> Response:
             return await _process_request(request, services, webhook_source, connector)
     except TimeoutError:
         # The tool retries. If the messages are stored in the meantime, the retry counts as a duplicate.
-        raise Overloaded from None
+        raise Overloaded(_TOO_SLOW) from None
     except SignatureRefused as refused:
         services.metrics.count_refused_webhook(connector.key, refused.reason)
         services.ingest.source_stats.count_refused(webhook_source.source.key, refused.reason)

@@ -143,7 +143,7 @@ class Worker:
         except UNREACHABLE:
             raise
         except Exception:
-            log.exception("fill.batch_failed")
+            log.exception("backfill.batch_failed")
         total = FilledChunk(0, 0, None)
         for _ in range(customers_max):
             chunk = await self._fill_one(ruleset, total.position or after)
@@ -169,7 +169,7 @@ class Worker:
         except UNREACHABLE:
             raise
         except Exception as error:  # noqa: BLE001 - one customer's failure must not stop the backfill
-            log.error("fill.customer_failed", error=type(error).__name__)
+            log.error("backfill.customer_failed", error=type(error).__name__)
         if position is not None:
             await self._postpone_customer(position[1])
         return FilledChunk(0, 0, position)

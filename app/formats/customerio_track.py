@@ -9,7 +9,8 @@ looks like one, a ``cio_id`` if it starts with ``cio_``, and otherwise an ``id``
 
 **Attributes** become traits; null removes a trait.
 
-**Devices** become touchpoints of the channel push, and identities, because the report of a push identifies only the device.
+**Devices** become touchpoints of the channel push, and identities, because the report of a push identifies only the
+device.
 
 **Relationships** become group messages. The end of a relationship becomes a track message, because there is no message
 for leaving a group. An object without customers has no identity and is rejected. An object's attributes are copied to

@@ -16,7 +16,7 @@ class SecretKey(SecurityBase):
     def __init__(self) -> None:
         self.scheme_name = "secretKey"
         self.model = HTTPBearer(
-            description="A secret key (`sk_...`). It can read, define and erase, so use it only on servers."
+            description="A secret key (`sk_...`). It can read, configure and redact all data: use it on servers only."
         )
 
     async def __call__(self, request: Request) -> None:

@@ -113,7 +113,7 @@ def apply_answer(
     mapping = msgspec.structs.replace(inferred.mapping, columns=dict(inferred.mapping.columns))
     doubts = [doubt for doubt in inferred.doubts if doubt.about != about]
     if not answer.strip() or (about == TIMES and "%" not in answer):
-        raise MappingRefused("the answer is invalid")
+        raise MappingRefused(f"the answer {answer!r} is empty or not a time format such as %d.%m.%Y")
     if about == ZONE:
         load_zone(answer)
         mapping.zone = answer

@@ -34,6 +34,9 @@ log = structlog.get_logger(__name__)
 _FAILED_ALONE_MAX: Final = 3
 _FLUSHES_MAX: Final = 2
 _UNREACHABLE: Final = "The database is unreachable; try again later."
+_FAILED: Final = "The messages could not be stored; send them again later."
+_QUEUE_FULL: Final = "Too many messages are waiting to be stored; try again later."
+_STOPPING: Final = "The server is stopping; send the messages again."
 _SECOND_FLUSH_MESSAGES: Final = 200
 """Number of waiting messages that starts a second flush, which computes while the first one waits for PostgreSQL."""
 
@@ -182,7 +185,7 @@ class GroupCommit:
                 self._count_outcomes(request)
             return request.receipt
         if self._closing or self._queue_bytes + request.size_bytes > self._settings.queue_bytes_max:
-            raise Overloaded
+            raise Overloaded(_STOPPING if self._closing else _QUEUE_FULL)
         request.answer = asyncio.get_running_loop().create_future()
         self._queue.append(request)
         self._queue_bytes += request.size_bytes
@@ -249,20 +252,21 @@ class GroupCommit:
             [row for request in requests for row in request.quarantine_rows],
             [erasure for request in requests for erasure in request.erasures],
         )
-        has_failed = False
+        failure: Overloaded | None = None
         try:
             await self._store(entries, extra_rows)
-        except Exception as error:
-            has_failed = True
-            if not isinstance(error, Overloaded):
-                log.exception("flush.failed", messages=len(entries))
+        except Overloaded:
+            failure = Overloaded(_UNREACHABLE)
+        except Exception:
+            log.exception("flush.failed", messages=len(entries))
+            failure = Overloaded(_FAILED)
         # Run the hook even if the flush failed, because some of its messages may be committed.
         if any(request.receipt.accepted for request in requests):
             with _log_failures():
                 self._after_commit()
         for request in requests:
-            _resolve(request, Overloaded(_UNREACHABLE) if has_failed else request.receipt)
-        if has_failed:
+            _resolve(request, failure or request.receipt)
+        if failure is not None:
             return
         with _log_failures():
             self._metrics.observe_flush(len(entries))

@@ -139,7 +139,7 @@ JOURNEYS: Final[tuple[Definition, ...]] = (
     {
         "key": "five-stage",
         "name": "Five stages",
-        "description": "A shorter journey that ends with customers who recommend you.",
+        "description": "A shorter journey; its last stage is customers who recommend you.",
         "owner": OWNER,
         "stages": [
             _build_stage("awareness", "Awareness", _ANYTHING),
@@ -212,7 +212,7 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
     _build_segment(
         "engaged",
         "Engaged",
-        "Did at least five things of their own accord in the last 30 days.",
+        "At least five activities in the last 30 days, without opens and clicks caused by machines.",
         {
             "did": [
                 "page_viewed",
@@ -277,8 +277,8 @@ SEGMENTS: Final[tuple[Definition, ...]] = (
     _build_segment(
         "unhappy",
         "Unhappy",
-        "A bad support experience in the last 90 days: a low rating (for CSAT, the latest one), or three "
-        "tickets within 30 days.",
+        "In the last 90 days a rating of 2 or less (for CSAT, only the latest one counts), or three tickets "
+        "within 30 days.",
         {
             "any": [
                 {

@@ -92,7 +92,7 @@ class BatchIn(BaseModel):
 
 class RejectionOut(BaseModel):
     model_config = describe_schema(
-        "Why one message was not stored. The original is in quarantine.",
+        "Why one message was not stored. Quarantine keeps the original, unless the source drops messages of bots.",
         {"index": 3, "messageId": "m-4", "code": "missing_event", "message": RejectionCode.MISSING_EVENT.meaning},
     )
 

@@ -84,7 +84,9 @@ class QuarantineReplayIn(BaseModel):
         },
     )
 
-    filter: QuarantineFilter = QuarantineFilter.model_construct()
+    filter: Annotated[
+        QuarantineFilter, Field(description="Messages to replay. By default all that were not replayed yet.")
+    ] = QuarantineFilter.model_construct()
     patch: Annotated[list[dict[str, Any]], Field(max_length=OPERATIONS_MAX)] = Field(
         [], description="JSON Patch (RFC 6902) for `original`. Empty means that the messages are replayed unchanged."
     )

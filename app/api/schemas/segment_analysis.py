@@ -144,7 +144,7 @@ class DryRunOut(BaseModel):
 
 
 class VerifyIn(BaseModel):
-    model_config = _describe_body("Maximum number of messages to replay.", {"sample": 1000})
+    model_config = _describe_body("The customers to verify: all, or a random sample.", {"sample": 1000})
 
     sample: int | None = Field(
         None, ge=1, le=1_000_000_000, description="Number of random customers to check. Default: all."
