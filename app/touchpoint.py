@@ -108,14 +108,14 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 BotPolicy = Literal["keep", "quarantine", "drop"]
-"""Handling of messages whose user agent is a bot."""
+"""Policy of a source for messages whose user agent is a bot."""
 
 
 class SourceView(msgspec.Struct, frozen=True):
     """The settings of a source that the conversion of its messages needs.
 
     ``identity_properties`` maps the dotted path of an event property to the kind of identity that it contains. ``bots``
-    is the handling of messages whose user agent is a bot.
+    is the policy for messages whose user agent is a bot.
     """
 
     key: str

@@ -271,7 +271,7 @@ STANDARD: Final = Scheme(
     sign=_sign_standard,
     normalise_secret=_normalise_standard_secret,
 )
-"""Scheme of Standard Webhooks with its own header names or those of Svix.
+"""Scheme of Standard Webhooks, with the header names of the specification or of Svix.
 
 Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """

@@ -32,7 +32,7 @@ _SECRET_HEADER_WORDS: Final = ("signature", "hmac", "token", "auth", "secret", "
 
 
 class ParsedWebhook(msgspec.Struct):
-    """Messages, rejections and erasure requests of one request. ``ignored`` counts events that concern no person."""
+    """Messages, rejections and erasure requests of one request. ``ignored`` counts events without a person."""
 
     envelope: Envelope
     ignored: int = 0

@@ -83,7 +83,7 @@ def parse_customer_reference(text: str, settings: Settings) -> list[Identity]:
 
 
 def _is_unicode(text: str) -> bool:
-    """Return whether the text has no lone surrogates: no stored id has one, but a decoded path can."""
+    """Return whether the text is free of lone surrogates, which a decoded path can contain but a stored id cannot."""
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 

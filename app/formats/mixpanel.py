@@ -236,7 +236,7 @@ def _find_previous_id(props: Members) -> bytes:
 def _join_ids(left: Members, right: Members) -> Members:
     """Join two ids of one customer: an identify links an anonymous id, an alias joins two user ids.
 
-    Two anonymous ids give an alias without ids, which is rejected.
+    Two anonymous ids become an alias without ids, which is rejected.
     """
     users = [ids["userId"] for ids in (left, right) if ids.get("userId", b"") not in ABSENT]
     if len(users) == 1:

@@ -162,7 +162,7 @@ class _LoadedGraph:
 
     def __init__(self) -> None:
         self.inserted_ids: set[bytes] = set()
-        """Identities that this flush inserted. Their ``customer`` is provisional and has no row yet."""
+        """Ids of identities that this flush inserted. Their ``customer`` is provisional and does not have a row yet."""
         self.rows: dict[bytes, CustomerRow] = {}
         self.nodes: dict[bytes, IdentityNode] = {}
         self.links: dict[tuple[bytes, bytes], Link] = {}

@@ -95,7 +95,7 @@ _EPOCH: Final = datetime(1970, 1, 1)
 
 
 class MappingRefused(ValueError):
-    """The mapping is invalid or does not match the file; the message gives the reason."""
+    """Raised if a mapping is invalid or does not match the file. The message contains the reason."""
 
 
 class FileMapping(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -147,7 +147,7 @@ class SourceStats:
         self._count_outcome(source, "refused", 1, reason)
 
     def count_ignored(self, source: str, events: int) -> None:
-        """Count events of a tool that concern no customer."""
+        """Count events of a tool that were skipped, because they do not concern a customer."""
         self._count_outcome(source, "ignored", events)
 
     def count_violation(self, violation: PlanViolation) -> None:

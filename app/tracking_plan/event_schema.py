@@ -69,7 +69,8 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 class Violation(msgspec.Struct, frozen=True):
     """One violation of a schema.
 
-    ``reason`` is a JSON pointer into the schema and contains no sent data. ``message`` is the explanation for a person.
+    ``reason`` is a JSON pointer into the schema and does not contain values from the message. ``message`` explains the
+    violation to a person.
     """
 
     reason: str

@@ -97,7 +97,7 @@ def test_graph_api_day_is_the_day_before_end_time() -> None:
         ("page_reactions_love", "", "2026-05-04"): "1",
     }
     assert bad(parsed) == [
-        (None, "data[2].values[2] of page_reactions: its value is not a number"),
+        (None, "data[2].values[2] of page_reactions: `value` is not a number"),
         (None, "data[2].values[3] of page_reactions: `end_time` is missing or unreadable"),
         (None, "data[3] needs `name` and `values`"),
     ]

@@ -50,7 +50,7 @@ def parse_rating(value: Any) -> int | Decimal | None:
 
 
 def find_first_member(members: Any, *names: str) -> Any:
-    """Return the first non-empty value of the named fields; None if all are empty or ``members`` is not an object."""
+    """Return the first non-empty value of the fields ``names``; None if there is no such value."""
     if not isinstance(members, dict):
         return None
     return next((members[name] for name in names if members.get(name) not in (None, "")), None)

@@ -67,7 +67,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
     attributes = {name: value for name, value in event.items() if name not in _RESERVED_NAMES and name != _SUBJECT_KIND}
     channel = data.get("channel") if isinstance(data, dict) else None
     yield Call(
-        # A URI contains no space, so that a space separates source and id unambiguously.
+        # A URI does not contain spaces, so a space separates source and id unambiguously.
         id=derive_event_id(source, own_id) if " " in source else f"{source} {own_id}",
         occurred_at=event.get("time"),
         event=event["type"],
@@ -79,7 +79,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
 
 
 def handshake(delivery: WebhookRequest, secrets: Sequence[str]) -> HandshakeReply | None:
-    """Answer the OPTIONS handshake. Every origin is allowed, because each delivery must carry the token anyway."""
+    """Answer the OPTIONS handshake. Every origin is allowed, because every request must carry the token."""
     del secrets
     origin = delivery.headers.get("webhook-request-origin", "").strip()
     if delivery.method != "OPTIONS" or not origin:

@@ -149,8 +149,8 @@ CONNECTOR: Final = Connector(
         '"requester_email":"{{ticket.requester.email}}"}}',
         'In the rule for replies of customers, add "performed_by":"requester". In the rule for ratings, add "rating" '
         "with the value of the rating.",
-        "Freshdesk sends no event time and no event id: the time of arrival is used, and a retry after 30 minutes is "
-        "stored again.",
+        "Freshdesk does not send an event time or an event id. Segue uses the time of arrival, and stores a retry "
+        "after 30 minutes again.",
     ),
     sample=b'{"freshdesk_webhook":{"triggered_event":"{ticket_action:created}","ticket_id":"11",'
     b'"ticket_url":"https://x.freshdesk.com/helpdesk/tickets/11","ticket_type":"Incident","ticket_subject":"Help",'

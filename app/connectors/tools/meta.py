@@ -2,7 +2,7 @@
 
 A request contains entries, each with changes or messages; each of these is one event. Meta's user ids are valid for one
 page only, so the identity is ``meta:<page>:<user>``. Activity of the page itself is ignored. Requests carry an
-HMAC-SHA256 of the body (``X-Hub-Signature-256``); HMAC-SHA1 is accepted only if the request has no newer signature.
+HMAC-SHA256 of the body (``X-Hub-Signature-256``); HMAC-SHA1 is accepted only if the newer signature is missing.
 
 Source: https://developers.facebook.com/docs/graph-api/webhooks/getting-started
 """
@@ -66,7 +66,7 @@ _MESSAGE_KINDS: Final = ("message", "postback", "reaction", "read", "delivery", 
 
 
 def verify(delivery: WebhookRequest, secret: str) -> None:
-    """Verify the SHA-256 signature, or the older SHA-1 signature if the request has no other."""
+    """Verify the SHA-256 signature, or the older SHA-1 signature if the former is missing."""
     has_only_sha1 = "x-hub-signature" in delivery.headers and "x-hub-signature-256" not in delivery.headers
     (_SHA1 if has_only_sha1 else _SHA256).verify(delivery, secret)
 

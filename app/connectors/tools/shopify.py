@@ -220,7 +220,7 @@ def _map_customer(event: Event, topic: str, customer: Mapping[str, Any]) -> Call
 
 
 def _map_erasures(payload: Mapping[str, Any]) -> Iterable[Erasure]:
-    """Yield an erasure for each identity of the customer, or for each order if the request contains no identity.
+    """Yield an erasure for each identity of the customer, or for each order if the customer has no identity.
 
     All identities are needed, because Segue may have only one identity of a guest. The signature does not cover the
     topic header. The body must therefore have the fields of an erasure request, so that a captured body of a different

@@ -89,7 +89,8 @@ CONNECTOR: Final = Connector(
         "Enter both as the secret of this source: client_id&client_secret.",
         "Create a webhook for response_completed with SurveyMonkey's API (POST /v3/webhooks) and the subscription_url "
         "{url}.",
-        "The webhook contains no answers. To load answers and respondents' addresses, import an export of the survey.",
+        "The webhook does not contain answers. To load answers and respondents' addresses, import an export of the "
+        "survey.",
     ),
     sample_headers={"content-type": "application/vnd.surveymonkey.response.v1+json"},
     sample=b'{"name":"Responses","filter_type":"survey","filter_id":"123","event_type":"response_completed",'
