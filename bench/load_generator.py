@@ -1,7 +1,7 @@
 """Load generator: a separate process that sends prepared requests and keeps a fixed number of them in flight.
 
-It speaks HTTP/1.1 keep-alive over asyncio protocols, because a client library would use more CPU than the server. Each
-connection has one request in flight and sends the next after the response.
+It sends HTTP/1.1 with keep-alive over asyncio protocols, because a client library would use more CPU than the server.
+Each connection has one request in flight and sends the next after the response.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RESPONSE_SECONDS_MAX: Final = 60.0
 
 
 class RequestKind(Enum):
-    """Content of one request."""
+    """Kind of request that a plan sends."""
 
     BATCH = auto()
     SINGLE = auto()
@@ -37,7 +37,7 @@ class RequestKind(Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """``requests`` of one kind. Message numbers start at ``first``; a batch has ``size`` messages.
+    """Requests of one kind to prepare and send. Message numbers start at ``first``; a batch contains ``size`` messages.
 
     ``visit`` consecutive messages belong to one customer.
     """
@@ -58,7 +58,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Request:
-    """A prepared HTTP request and the number of messages in it."""
+    """A prepared HTTP request and the number of messages that it contains."""
 
     raw: bytes
     messages: int
@@ -66,7 +66,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Load:
-    """Measurements of one plan. ``cpu_seconds`` is the generator's CPU time for sending, without preparing requests."""
+    """Measurements of one plan.
+
+    ``cpu_seconds`` is the CPU time that the generator used to send requests. Preparing them is excluded.
+    """
 
     messages: int
     seconds: float
@@ -76,12 +79,12 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Messages per second; requests per second if they contain no message."""
+        """Messages per second, or requests per second if the requests contain no message."""
         return self.messages / self.seconds
 
 
 class Generator:
-    """The generator process. ``cpu_seconds`` and ``seconds`` are totals over all plans."""
+    """Client of the generator process. ``cpu_seconds`` and ``seconds`` are totals over all plans."""
 
     def __init__(self) -> None:
         self._executor = ProcessPoolExecutor(1, get_context("spawn"))
@@ -95,11 +98,11 @@ class Generator:
         self._executor.shutdown(cancel_futures=True)
 
     def run(self, plan: Plan, meanwhile: Callable[[], object] = lambda: None) -> Load:
-        """Send all requests of a plan; call ``meanwhile`` ten times a second."""
+        """Send all requests of a plan and call ``meanwhile`` ten times a second until they are sent."""
         return self._wait_for(self._executor.submit(_run, plan), meanwhile)
 
     def send(self, port: int, requests: list[Request], in_flight: int, expected: bytes) -> Load:
-        """Send prepared requests; each response must be 200 and contain ``expected``."""
+        """Send prepared requests. Raise RuntimeError unless each response is 200 and contains ``expected``."""
         return self._wait_for(self._executor.submit(_send_prepared, port, requests, in_flight, expected))
 
     def _wait_for(self, running: Future[Load], meanwhile: Callable[[], object] = lambda: None) -> Load:
@@ -150,7 +153,7 @@ def _get(path: str, plan: Plan) -> bytes:
 
 
 def _expected(plan: Plan) -> bytes:
-    """Return what each response must contain: all messages new, stored and projected."""
+    """Return text that each response must contain: all messages are new, stored and projected."""
     match plan.kind:
         case RequestKind.BATCH | RequestKind.SINGLE:
             return b'"accepted":%d,"duplicate":0,"rejected":0,"projected":true' % plan.size
@@ -191,7 +194,7 @@ def _percentile(sorted_seconds: list[float], share: float) -> float:
 
 
 class _Connection(asyncio.Protocol):
-    """One keep-alive connection. Requires Content-Length in responses, which uvicorn sends for whole bodies."""
+    """One keep-alive connection. Responses must have Content-Length, which uvicorn sends for complete bodies."""
 
     def __init__(
         self, queue: Iterator[bytes], expected: bytes, on_response: Callable[[float], None], ended: asyncio.Future[None]

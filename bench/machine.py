@@ -1,4 +1,4 @@
-"""Description of the machine, the package versions and the commit that results were measured with."""
+"""Description of the machine, package versions and commit with which results were measured."""
 
 from __future__ import annotations
 

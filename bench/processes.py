@@ -21,12 +21,12 @@ ROOT: Final = Path(__file__).parent.parent
 START_SECONDS_MAX: Final = 90.0
 STOP_SECONDS_MAX: Final = 90.0
 _PLAIN: Final = {"COLUMNS": "200", "NO_COLOR": "1"}
-"""Environment for machine-readable output: no colours, and no key wrapped over two lines."""
+"""Environment for output that a program reads: without colours, and without wrapping a key over two lines."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server on ``127.0.0.1:port`` whose output goes to the file ``log``."""
+    """A server on ``127.0.0.1:port`` that writes its output to the file ``log``."""
 
     port: int
     pid: int
@@ -51,8 +51,8 @@ def serving(
 ) -> Iterator[Server]:
     """Run ``python -m COMMAND`` in the checkout while the context is open.
 
-    The path ``ready`` must answer 200 first. Raises RuntimeError with the server's output if it does not start or does
-    not stop in time.
+    The block starts when the path ``ready`` returns 200. Raise RuntimeError with the server's output if it does not
+    start or stop in time.
     """
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -62,7 +62,7 @@ def serving(
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches this process only, which then stops the server
+            start_new_session=True,  # Ctrl-C reaches only this process, which then stops the server.
         )
     try:
         server = Server(port, process.pid, log)

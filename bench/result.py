@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 Progress = Callable[[str], object]
-"""Callback that shows what is being measured."""
+"""Callback that displays what is being measured."""
 
 
 class Benchmark(StrEnum):
@@ -38,11 +38,11 @@ class Benchmark(StrEnum):
 
 
 ENGINE: Final = frozenset({Benchmark.SEGMENTS, Benchmark.STATE, Benchmark.EVALUATION})
-"""Measured without a database."""
+"""Benchmarks that need no database."""
 SNIPPET: Final = frozenset(
     {Benchmark.SNIPPET_SIZE, Benchmark.SNIPPET_LOAD, Benchmark.SNIPPET_TASKS, Benchmark.SNIPPET_EVENTS}
 )
-"""Measured in Chromium."""
+"""Benchmarks that need Chromium."""
 HTTP: Final = frozenset(
     {
         Benchmark.BATCH,
@@ -55,22 +55,22 @@ HTTP: Final = frozenset(
         Benchmark.MEMORY,
     }
 )
-"""Measured on one server under load."""
+"""Benchmarks that send load to one server."""
 LARGE_DATASET: Final = frozenset({Benchmark.COUNT, Benchmark.BACKFILL, Benchmark.PREVIEW})
 TIME: Final = frozenset({Benchmark.EXPIRY, Benchmark.STORM})
-"""Measured over customers whose segments end at known instants."""
+"""Benchmarks on customers whose segments end at predefined instants."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the table."""
+    """One row of the table of results."""
 
     benchmark: Benchmark
     description: str
     value: float
     bound: Literal["at least", "at most"]
     limit: float | None
-    """None if the value is reported without a limit."""
+    """Required bound of the value. None if the value is only reported."""
     detail: str
     digits: int = 2
 

@@ -1,7 +1,7 @@
 """Sample messages: about 700 bytes each, as an SDK in a web shop would send them, from many customers.
 
 Message ``n`` is identical in every process and run except for its timestamp, so the load generator and the benchmarks
-exchange only numbers.
+need to exchange only message numbers.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, Final
 
 CUSTOMERS: Final = 20_000
 VISIT_MESSAGES: Final = 5
-"""Consecutive messages of one customer, as in one visit to a shop."""
+"""Number of consecutive messages of one customer, as in one visit to a shop."""
 
-# Mostly product views, some carts, few orders. Each event affects a built-in stage or segment.
+# The events are mostly product views, with some carts and few orders. Each affects a built-in stage or segment.
 _EVENTS: Final = (
     *("Product Viewed",) * 8,
     *("Product List Viewed",) * 4,
@@ -23,7 +23,7 @@ _EVENTS: Final = (
 )
 _AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 _SPREAD: Final = 2_654_435_761
-"""Multiplier that scatters consecutive visits over all customers about equally."""
+"""Multiplier that distributes consecutive visits about equally over all customers."""
 
 
 def customer_of(number: int, visit_messages: int = VISIT_MESSAGES) -> str:
@@ -71,7 +71,7 @@ def single_body(number: int) -> bytes:
 
 
 def batch_body(first: int, size: int, visit_messages: int = VISIT_MESSAGES, milliseconds_apart: int = 10) -> bytes:
-    """Return the body of a batch whose messages are evenly spaced and end now."""
+    """Return the body of a batch. Its messages are evenly spaced in time and end now."""
     batch = [
         message(first + place, _now(ago=timedelta(milliseconds=milliseconds_apart * (size - place))), visit_messages)
         for place in range(size)
@@ -80,7 +80,10 @@ def batch_body(first: int, size: int, visit_messages: int = VISIT_MESSAGES, mill
 
 
 def _now(ago: timedelta = timedelta()) -> str:
-    """Return a timestamp. Bodies are prepared before they are sent; the server's clock-skew correction absorbs that."""
+    """Return a timestamp.
+
+    Bodies are prepared long before they are sent; the server's clock-skew correction removes the delay.
+    """
     return (datetime.now(UTC) - ago).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -13,13 +13,16 @@ Json = dict[str, Any]
 
 SHOP: Final = ("Product Viewed", "Product Added", "Checkout Started", "Order Completed", "Email Opened", "Review Read")
 LEAVES_MAX = 100  # app.rules.engine.definition_compiler.POINT_NODES_MAX
-"""Leaves of one rule: with a comparison and its operand each, they stay below the limit of 500 nodes."""
+"""Maximum number of leaves in one rule.
+
+Each leaf has a comparison with an operand, and the total stays below the limit of 500 nodes.
+"""
 
 
 def typical(number: int, events: Sequence[str], then: str, trait: str, least: float) -> Json:
-    """Return segment ``number`` of a typical mix: counts in a window, aggregates, sequences, absences and traits.
+    """Return rule ``number`` of a typical mix: counts in a window, aggregates, sequences, absences and traits.
 
-    ``least`` makes the leaf distinct from those of other segments.
+    ``least`` is a price limit that makes the leaf differ from the leaves of other segments.
     """
     count: Json = {"did": list(events), "where": {"price": {"gte": least}}}
     aggregate: Json = {"of": list(events), "where": {"price": {"gte": least}}}
@@ -40,7 +43,7 @@ def typical(number: int, events: Sequence[str], then: str, trait: str, least: fl
 
 
 def untouched(count: int) -> list[Json]:
-    """Return segments that read no event and no trait of the sample messages."""
+    """Return rules that read events and traits that the sample messages never contain."""
     return [
         typical(number, [f"Event {number}", f"Event {number}b"], f"Event {number}c", f"trait_{number}", 1)
         for number in range(count)
@@ -48,12 +51,12 @@ def untouched(count: int) -> list[Json]:
 
 
 def touched(count: int, events: Sequence[str] = SHOP) -> list[Json]:
-    """Return segments that every sample message touches."""
+    """Return rules that every sample message affects."""
     return [typical(number, events, events[-1], "plan", number / 1000) for number in range(count)]
 
 
 def shop(count: int) -> list[Json]:
-    """Return segments of a shop, each reading one or two of its events."""
+    """Return rules of a shop. Each reads one or two of the shop's events."""
     return [
         typical(number, sorted({SHOP[number % 6], SHOP[number // 10 % 6]}), SHOP[(number + 1) % 6], "plan", number / 10)
         for number in range(count)
@@ -61,7 +64,7 @@ def shop(count: int) -> list[Json]:
 
 
 def compile_segments(rules: Sequence[Json]) -> Ruleset:
-    """Compile one segment per rule."""
+    """Compile one segment for each rule."""
     definitions = [
         Definition("segment", f"s-{number}", 1, f"s-{number}", rule=parse_rule(rule))
         for number, rule in enumerate(rules)
@@ -73,7 +76,10 @@ def compile_segments(rules: Sequence[Json]) -> Ruleset:
 
 
 def expensive() -> dict[str, Json]:
-    """Return valid rules of almost 500 nodes that scan every point of each leaf, by the reason for their cost."""
+    """Return valid rules of almost 500 nodes that scan every point of each leaf.
+
+    The key is the reason for their cost.
+    """
     return {
         "windows of months": _all({"did": "*", "where": _distinct(n), "within": "13mo"} for n in range(LEAVES_MAX)),
         "periods of the calendar": _all(
@@ -129,7 +135,10 @@ def _all(rules: Any) -> Json:
 
 
 def _distinct(number: int) -> Json:
-    """Return a filter that every point passes and that makes the leaf distinct."""
+    """Return a filter that matches every point.
+
+    It is different for each ``number``, so that rules do not share a leaf.
+    """
     return {"price": {"gte": -number}}
 
 

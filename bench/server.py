@@ -1,7 +1,7 @@
 """``segue serve`` with two no-op routes for comparison: ``python -m bench.server serve``.
 
-With BENCH_PROFILE set, cProfile starts at SIGUSR1 and writes its data to that file at exit. With BENCH_HELD set, the
-worker expires nothing while a file of that name exists.
+If BENCH_PROFILE is set, SIGUSR1 starts cProfile, which writes its data to the file of that name at exit. If BENCH_HELD
+is set, the worker does not expire customers while the file of that name exists.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.cli import commands as command_line
 
 
 async def noop() -> dict[str, str]:
-    """Return an empty object: what FastAPI itself costs under the same middleware."""
+    """Return an empty object, to measure the cost of FastAPI itself under the same middleware."""
     return {}
 
 
@@ -33,7 +33,8 @@ def _add_noop_routes() -> None:
         app = create_app(*args, **options)
         app.post("/noop")(noop)
         app.get("/noop")(noop)
-        # Routes are matched in order: put these first, so that the comparison does not include the search.
+        # Routes are matched in order. Put the no-op routes first, so that the comparison excludes the search for a
+        # route.
         app.router.routes[:0] = [app.router.routes.pop(), app.router.routes.pop()]
         return app
 

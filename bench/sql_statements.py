@@ -1,4 +1,4 @@
-"""SQL statements of a flush: runs the application in this process and logs the queries of its connection."""
+"""SQL statements of a flush: runs the application in this process and records the queries of its connection."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ REPETITIONS: Final = 5
 
 
 async def list_flush_statements(database_url: str, sizes: Iterable[int]) -> dict[int, tuple[str, ...]]:
-    """Return, for each number of messages, the first words of all statements that one flush sends, in order.
+    """Return the first words of the statements that a flush sends, in order, for each number of messages.
 
-    Each message is from another customer, usually a new one, because that takes the most statements. The list includes
-    BEGIN, COMMIT and what the pool sends when it takes the connection back. Each size is flushed several times and
-    the most frequent list returned. ``database_url`` is a migrated database.
+    Each message belongs to a different, usually new customer, because such a flush needs the most statements. The list
+    includes BEGIN, COMMIT and the statement with which the pool resets the connection. Each size is flushed several
+    times, and the most frequent list is returned. ``database_url`` is a migrated database.
     """
     async with await open_pool(database_url, 1) as pool:
         keys = await transact(pool, bootstrap)
@@ -39,7 +39,7 @@ async def list_flush_statements(database_url: str, sizes: Iterable[int]) -> dict
             for repetition in range(1 + REPETITIONS):
                 for size in counts:
                     await _send(client, keys.write_key, batch_body(first, size, 1, 0), size)
-                    if repetition:  # the first prepares the statements
+                    if repetition:  # The first flush prepares the statements.
                         counts[size][_cut_flush([_first_words(query) for query in queries])] += 1
                     queries.clear()
                     first += size
@@ -55,13 +55,16 @@ async def _send(client: httpx.AsyncClient, write_key: str, body: bytes, size: in
 
 
 def _cut_flush(statements: list[str]) -> tuple[str, ...]:
-    """Drop what precedes BEGIN: once a second the registry checks whether definitions have changed."""
+    """Return the statements from BEGIN on.
+
+    Before BEGIN, the registry checks once a second whether definitions have changed.
+    """
     begin, commit = statements.index("BEGIN"), statements.index("COMMIT")
     pool_reset = statements[commit + 1 : commit + 2]
     return tuple(statements[begin : commit + 1] + pool_reset)
 
 
 def _first_words(statement: str) -> str:
-    """Return the first three words after any leading comment."""
+    """Return the first three words of the statement, without leading comments."""
     lines = [line.strip() for line in statement.strip().splitlines() if not line.strip().startswith("--")]
     return " ".join(lines[0].split()[:3]).rstrip(";(,")

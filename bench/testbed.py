@@ -31,15 +31,15 @@ DATABASES: Final = ("segue", "copied", "baseline", "counted")
 
 @dataclass
 class Databases:
-    """Empty databases of one PostgreSQL, by name."""
+    """Databases of one PostgreSQL, which are empty at first. ``urls`` contains their URLs by name."""
 
     urls: dict[str, str]
     directory: Path
-    """Temporary directory for logs, deleted at the end of the run."""
+    """Temporary directory for logs, which is deleted at the end of the run."""
     postgres_pid: int
 
     def query(self, database: str, run: Callable[[Connection], Coroutine[Any, Any, _T]]) -> _T:
-        """Run a coroutine function on a new connection and return its result."""
+        """Call ``run`` with a new connection and return the result of its coroutine."""
 
         async def connect_and_run() -> _T:
             connection = await asyncpg.connect(self.urls[database])
@@ -53,7 +53,7 @@ class Databases:
 
 @dataclass
 class Testbed:
-    """The running processes, and the next unsent message number of each server."""
+    """The running processes, and the number of the next message for each server."""
 
     databases: Databases
     segue: Server
@@ -71,7 +71,7 @@ class Testbed:
         baseline: bool = False,
         visit: int = VISIT_MESSAGES,
     ) -> Plan:
-        """Return a plan for Segue or the baseline. Writes use new message numbers, reads ask for stored customers."""
+        """Return a plan for Segue or the baseline. Writes use new message numbers; reads request stored customers."""
         server = self.baseline if baseline else self.segue
         key = self.segue.printed_key("secret" if kind is RequestKind.CUSTOMER else "write")
         is_write = kind in (RequestKind.BATCH, RequestKind.SINGLE)

@@ -25,12 +25,12 @@ BATCH_IN_FLIGHT = 12
 SINGLE_IN_FLIGHT = 64
 READ_IN_FLIGHT = 8
 STATISTICS_SECONDS = 1.1
-"""PostgreSQL's backends report their statistics at most once a second."""
+"""Pause before statistics are read, because PostgreSQL's backends report them at most once a second."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Messages (for reads: requests) in each repetition, and the number of repetitions."""
+    """Number of repetitions, and number of messages (for reads: requests) in each repetition."""
 
     batched: int
     batch_repetitions: int
@@ -43,9 +43,9 @@ class Sizes:
 
 
 FULL = Sizes(20_000, 10, 2_000, 10_000, 20_000, 6_000, 5, 2_000)
-"""The batches add up to the 200,000 messages of the memory benchmark."""
+"""Sizes of a full run. The batches add up to the 200,000 messages of the memory benchmark."""
 QUICK = Sizes(400, 2, 200, 100, 200, 100, 1, 100)
-"""Smoke test: its values mean nothing."""
+"""Sizes of the smoke test, whose results mean nothing."""
 
 
 def measure(testbed: Testbed, selected: Collection[Benchmark], sizes: Sizes, progress: Progress) -> list[Result]:
@@ -133,7 +133,7 @@ def _measure_batches(testbed: Testbed, sizes: Sizes, progress: Progress) -> list
 
 
 def _measure_copy(testbed: Testbed, since: object) -> float:
-    """Return rows/s of COPY for the rows received after ``since``.
+    """Return the rate of COPY in rows/s, measured with the rows received after ``since``.
 
     COPY writes them in one transaction into tables with the same columns and indexes.
     """
@@ -157,7 +157,7 @@ def _measure_copy(testbed: Testbed, since: object) -> float:
 
 
 class CpuTime:
-    """CPU time of a process and its live children, added up over ``with`` blocks."""
+    """Total CPU time that a process and its living children use during the ``with`` blocks."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -167,7 +167,7 @@ class CpuTime:
     def _now(self) -> dict[int, float]:
         now = {}
         for process in (self._process, *self._process.children()):
-            with suppress(psutil.NoSuchProcess):  # a child may end meanwhile
+            with suppress(psutil.NoSuchProcess):  # A child may end in the meantime.
                 times = process.cpu_times()
                 now[process.pid] = float(times.user + times.system)
         return now
@@ -180,14 +180,14 @@ class CpuTime:
 
 
 class ResidentMemory:
-    """Resident memory of a process: its peak, and its growth after the first half of the messages."""
+    """Resident memory of a process: its peak, and its growth during the second half of the messages."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
         self._peak_mb = 0.0
         self._messages = 0
         self._samples: list[tuple[int, float]] = []
-        """Messages sent so far, and megabytes at that time."""
+        """(number of messages sent so far, resident megabytes at that time)"""
 
     def sample(self) -> float:
         resident_mb: float = self._process.memory_info().rss / 1e6
@@ -195,12 +195,15 @@ class ResidentMemory:
         return resident_mb
 
     def record(self, messages: int) -> None:
-        """Take a sample after another ``messages`` were stored."""
+        """Take a sample after ``messages`` more messages were stored."""
         self._messages += messages
         self._samples.append((self._messages, self.sample()))
 
     def results(self) -> list[Result]:
-        """Return peak and growth: the slope of a line through the second half of the samples, times its length."""
+        """Return peak and growth.
+
+        Growth is the slope of a regression line through the second half of the samples, times its length.
+        """
         settled = self._samples[len(self._samples) // 2 - 1 :]
         slope, _ = linear_regression([sent for sent, _ in settled], [resident for _, resident in settled])
         growth_mb = slope * (settled[-1][0] - settled[0][0])
@@ -260,10 +263,10 @@ def _measure_single_messages(testbed: Testbed, sizes: Sizes, progress: Progress)
 
 
 def _count_wal_syncs(testbed: Testbed) -> int:
-    """Return the number of WAL syncs so far, by any process.
+    """Return the number of WAL syncs of all processes so far.
 
-    A backend reports its statistics at the end of a transaction, at most once a second. So this waits a second and
-    sends one more message, whose commit reports the earlier syncs.
+    A backend reports its statistics at the end of a transaction, at most once a second. The function therefore waits a
+    second and sends one more message, whose commit reports the earlier syncs.
     """
     time.sleep(STATISTICS_SECONDS)
     testbed.generator.run(testbed.plan(RequestKind.SINGLE, 1, 1))
@@ -317,7 +320,7 @@ def _rates(loads: Sequence[Load]) -> list[float]:
 
 
 def _ratio(measured: Sequence[float], reference: Sequence[float]) -> float:
-    """Return the median of the ratios of the repetitions."""
+    """Return the median of the ratios of the individual repetitions."""
     return median(a / b for a, b in zip(measured, reference, strict=True))
 
 

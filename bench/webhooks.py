@@ -29,7 +29,7 @@ from bench.testbed import Testbed
 IN_FLIGHT: Final = 16
 NATIVE_MESSAGES: Final = 100
 SENDGRID_EVENTS: Final = 20
-"""SendGrid sends several events in one array."""
+"""Number of events in one request, because SendGrid sends several events in one array."""
 
 _SECRET: Final = "benchmark secret"
 _KEY: Final = ec.generate_private_key(ec.SECP256R1())
@@ -40,7 +40,7 @@ Body = Callable[[int], Any]
 @dataclass(frozen=True)
 class Sizes:
     messages: int
-    """Per kind and repetition."""
+    """Number of messages of each kind of tool in each repetition."""
     repetitions: int
 
 
@@ -136,7 +136,7 @@ KINDS: Final[dict[str, tuple[Body, int]]] = {
     "typeform": (_typeform, 1),
     "shopify": (_shopify, 1),
 }
-"""Body factory and messages per body, by kind."""
+"""(factory of bodies, number of messages in one body) by kind of tool."""
 
 
 def measure(testbed: Testbed, sizes: Sizes, progress: Progress) -> list[Result]:
@@ -145,7 +145,7 @@ def measure(testbed: Testbed, sizes: Sizes, progress: Progress) -> list[Result]:
     native: list[float] = []
     alone: dict[str, list[Load]] = {kind: [] for kind in KINDS}
     mixed: list[Load] = []
-    for repetition in range(sizes.repetitions + 1):  # the first repetition is the warm-up
+    for repetition in range(sizes.repetitions + 1):  # The first repetition is the warm-up.
         progress(f"webhooks, {repetition} of {sizes.repetitions}")
         plan = testbed.plan(RequestKind.BATCH, max(sizes.messages // NATIVE_MESSAGES, 1), IN_FLIGHT, NATIVE_MESSAGES)
         batches = testbed.generator.run(plan)
@@ -232,7 +232,7 @@ def _sign(kind: str, delivery: WebhookRequest) -> WebhookRequest:
 
 
 def _interleave(groups: list[list[Request]]) -> list[Request]:
-    """Spread the requests of each group evenly over the whole list."""
+    """Merge the lists so that the requests of each group are spread evenly over the whole list."""
     placed = [((index + 0.5) / len(group), request) for group in groups for index, request in enumerate(group)]
     return [request for _, request in sorted(placed, key=lambda pair: pair[0])]
 

@@ -27,7 +27,7 @@ STATEMENT_TIMEOUT = "60s"
 
 
 def migrate(connection: Connection) -> None:
-    """Run pending migrations under an advisory lock, which PostgreSQL also releases when the session ends."""
+    """Run pending migrations under an advisory lock. PostgreSQL also releases the lock when the session ends."""
     connection.execute(text("SELECT pg_advisory_lock(:turn)"), {"turn": MIGRATION_LOCK})
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))

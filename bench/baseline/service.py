@@ -1,8 +1,8 @@
 """Baseline service: a typical FastAPI application with pydantic models and SQLAlchemy's async session.
 
 It stores each event once and answers after COMMIT, as Segue does. It has no identities, stages, segments, channels or
-clock-skew correction. It runs one INSERT per event and one transaction per request, which favours it over one
-transaction per event. Run it with ``python -m bench.baseline.service``; it reads DATABASE_URL and PORT.
+clock-skew correction. It runs one INSERT for each event and one transaction for each request, which is faster than one
+transaction for each event. Run it with ``python -m bench.baseline.service``; it reads DATABASE_URL and PORT.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Receipt(BaseModel):
     duplicate: int
     rejected: int = 0
     projected: bool = True
-    """Always true, so that the load generator can expect the same response from both services."""
+    """Always true: the load generator expects this field, which Segue also returns, in every response."""
 
 
 engine = create_async_engine(
@@ -108,7 +108,7 @@ async def batch(batch: BatchIn) -> Receipt:
 
 
 async def store(session: AsyncSession, event: EventIn) -> int:
-    """Store an event; return 1, or 0 if it was stored before."""
+    """Store an event. Return 1, or 0 if the event is already stored."""
     statement = (
         insert(Event)
         .values(**event.model_dump(), received_at=datetime.now(UTC))

@@ -1,8 +1,8 @@
-"""CDNOW demo: imports 18 months of real purchases with a Segment SDK and compares segment sizes with the literature.
+"""CDNOW demo: imports 18 months of real purchases with a Segment SDK and compares segment sizes with published ones.
 
 It starts Segue on an empty directory, defines eight segments, sends every order and compares the segment sizes. Then it
 sends all orders twice more in random order, and shows the journey and segments of one customer.
-``tests/end_to_end/test_cdnow.py`` runs the same.
+``tests/end_to_end/test_cdnow.py`` runs the same steps.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from examples.cdnow.orders import PUBLISHED, Order, read_orders, segments
 SEND_SECONDS_MAX: Final = 300.0
 SHUFFLE_SEED: Final = 1997
 CUSTOMER: Final = "00021"
-"""A customer of the sample with repeat orders, whose journey is shown."""
+"""Id of a customer with repeat orders, whose journey the demo prints."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Counts after the import and after all orders were sent twice more."""
+    """Member counts after the import (``counted``), and after sending all orders twice more (``recounted``)."""
 
     sent: int
     counted: tuple[int, ...]
     recounted: tuple[int, ...]
     outcomes: dict[str, int]
-    """Messages by outcome over the whole demo: accepted, duplicate, rejected."""
+    """Number of messages by outcome over the whole demo: accepted, duplicate, rejected."""
     quarantined: int
     journey: list[dict[str, Any]]
 
@@ -160,7 +160,7 @@ def _track(client: Any, order: Order) -> None:
 
 
 def _show_counts(counted: Sequence[int], console: Console) -> None:
-    """Print the counts beside those of Fader, Hardie and Lee 2005, calibration period."""
+    """Print the counts beside those in Fader, Hardie and Lee (2005) for the calibration period."""
     table = Table("repeat orders", title="Customers by repeat orders, 1997-01-01 to 1997-09-30")
     for repeats in range(len(PUBLISHED)):
         table.add_column(f"{repeats}{'+' if repeats + 1 == len(PUBLISHED) else ''}", justify="right")
@@ -207,7 +207,7 @@ def _cause(cause: dict[str, Any]) -> str:
 
 
 def _conditions(node: dict[str, Any]) -> Iterator[str]:
-    """Yield the conditions at the leaves of an explanation with their counts."""
+    """Yield the conditions at the leaves of an explanation, with their counts, as text."""
     for child in node["nodes"]:
         yield from _conditions(child)
     if not node["nodes"]:

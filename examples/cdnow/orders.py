@@ -1,4 +1,4 @@
-"""CDNOW sample: real purchases and the published counts that they reproduce. Source: tests/data/README.md."""
+"""CDNOW sample: real purchases, and the published counts that Segue should reproduce. Source: tests/data/README.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.processes import ROOT
 SAMPLE: Final = ROOT / "tests" / "data" / "cdnow_sample.txt"
 
 PUBLISHED: Final = (1411, 439, 214, 100, 62, 38, 29, 64)
-"""Customers by number of repeat orders, 0 to 6 and "7 or more", in the 39 weeks up to and including 1997-09-30."""
+"""Number of customers by number of repeat orders, from 0 to 6 and "7 or more", in the 39 weeks until 1997-09-30."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Order:
 
 
 def read_orders(path: Path = SAMPLE) -> list[Order]:
-    """Return one order per customer and day, oldest first, with the lines of a day summed.
+    """Return one order for each customer and day, oldest first. Lines of the same day are added up.
 
-    The sample has no times of day; the orders are at noon UTC.
+    The sample contains no times of day, so each order is at noon UTC.
     """
     bought: defaultdict[tuple[str, str], list[tuple[int, Decimal]]] = defaultdict(list)
     for line in path.read_text(encoding="ascii").splitlines():
@@ -52,7 +52,7 @@ def read_orders(path: Path = SAMPLE) -> list[Order]:
 
 
 def segments() -> list[dict[str, Any]]:
-    """Return a segment per published count: exactly 1 to 7 orders, and 8 or more, from January to September 1997."""
+    """Return a segment for each published count: 1 to 7 orders, and 8 or more, from January to September 1997."""
     last = len(PUBLISHED)
     return [
         {

@@ -42,7 +42,7 @@ def main() -> int:
             with serving(command, arguments.port, log, ready="/readyz", environment=SETTINGS) as server:
                 _serve_shop(server, _secret_key(server, data), shop, console)
     except KeyboardInterrupt:
-        pass  # the context managers have stopped both servers
+        pass  # The context managers have stopped both servers.
     console.print("Stopped the shop, Segue and its PostgreSQL.")
     return 0
 
@@ -62,13 +62,13 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _clear_settings() -> None:
-    """Ignore Segue's environment variables: the demo must not create definitions in another database."""
+    """Remove Segue's environment variables, so that the demo never creates definitions in another database."""
     for name in [name for name in os.environ if name.startswith("SEGUE_") or name == "DATABASE_URL"]:
         del os.environ[name]
 
 
 def _secret_key(server: Server, data: Path) -> str:
-    """Return the printed key; create one if the data is from an earlier run, which prints none."""
+    """Return the printed key. Create a key if the data is from an earlier run, because Segue prints keys only once."""
     try:
         return server.printed_key("secret")
     except RuntimeError:
@@ -78,7 +78,7 @@ def _secret_key(server: Server, data: Path) -> str:
 
 
 def _serve_shop(server: Server, secret_key: str, listening: socket.socket, console: Console) -> None:
-    """Serve the shop on a socket that already listens, so that the printed address works at once."""
+    """Serve the shop on a socket that already listens, so that its printed address works at once."""
     origin = "http://{}:{}".format(*listening.getsockname())
     workspace = prepare_workspace(server.url, secret_key, origin)
     console.print(f"Shop:   [bold green]{origin}[/bold green]")

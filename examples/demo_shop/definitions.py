@@ -1,6 +1,6 @@
 """Definitions of the demo shop: one journey with page content per stage, and segments with windows of minutes.
 
-The windows are short so that you can watch them end. They use the public API and rule language.
+The windows are short so that you can watch them end. The definitions need only the public API and the rule language.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _CONTENT: Final[dict[str, dict[str, str]]] = {
         "href": "/products",
     },
 }
-"""Page content by stage. It is public: every visitor can read the content of a stage."""
+"""Page content by stage. It is public, so every visitor can read the content of every stage."""
 
 JOURNEY: Final[Definition] = {
     **_SIX_STAGES,

@@ -23,14 +23,14 @@ _SHOWN_CONTEXT: Final = ("channel_rule", "acquisition", "client", "sessionId")
 
 
 def read_visitor_id(cookies: Mapping[str, str]) -> str | None:
-    """Return the anonymous id derived from the visitor cookie, or None without one."""
+    """Return the anonymous id derived from the visitor cookie, or None if the cookie is missing or invalid."""
     return derive_anonymous_id(cookies.get(VISITOR_COOKIE, ""))
 
 
 async def explain_visitor(api: httpx.AsyncClient, visitor: str) -> dict[str, Any]:
     """Return ``{"known", "identities", "journey", "segments", "touchpoints", "as_of"}``.
 
-    Raise httpx.HTTPError if Segue fails. Without any message of the visitor, return only ``{"known": False}``.
+    Raise httpx.HTTPError if Segue fails. Return only ``{"known": False}`` if Segue has no message of the visitor.
     """
     customer_path = f"/v1/customers/anonymous_id:{visitor}"
     paths = [
@@ -41,7 +41,7 @@ async def explain_visitor(api: httpx.AsyncClient, visitor: str) -> dict[str, Any
     ]
     responses = await asyncio.gather(*(api.get(path) for path in paths))
     if any(response.status_code == httpx.codes.NOT_FOUND for response in responses):
-        return {"known": False}  # no message of this visitor has arrived yet
+        return {"known": False}  # Segue has not received a message of this visitor yet.
     customer, timeline, journey, *segments = (response.raise_for_status().json() for response in responses)
     return {
         "known": True,

@@ -1,7 +1,7 @@
 """Web server of the demo shop: static files, login, help desk and explanations.
 
-It stands for a business's own server. It knows who is logged in and proves it to Segue with a visitor token. It holds
-the secret key, which the page never receives. Login sessions are kept in memory and end with the process.
+It plays the role of a business's own server. It knows who is logged in and proves this to Segue with a visitor token.
+It holds the secret key, which the page never receives. Login sessions are kept in memory and end with the process.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class Person:
 
 
 class InvalidRequest(Exception):
-    """The request body is invalid; the message names the error."""
+    """The request body is invalid. The message explains why."""
 
 
 class Shop:
-    """Request handlers of one workspace, and the login sessions."""
+    """Request handlers for one workspace, and the login sessions of its customers."""
 
     def __init__(self, workspace: Workspace, origin: str) -> None:
         self.workspace = workspace
@@ -86,7 +86,7 @@ class Shop:
         return Response(self._html, media_type="text/html", headers={"content-security-policy": self._policy})
 
     async def definitions(self, _request: Request) -> Response:
-        """Return the names of the stages and segments, which the page knows by key."""
+        """Return the names of the stages and segments. The page itself knows only their keys."""
         stages = [{"key": stage["key"], "name": stage["name"]} for stage in JOURNEY["stages"]]
         segments = [{name: segment[name] for name in ("key", "name", "description")} for segment in SEGMENTS]
         return JSONResponse({"journey": {"key": JOURNEY["key"], "stages": stages}, "segments": segments})
@@ -98,7 +98,7 @@ class Shop:
     # ------------------------------------------------------------------------------------------- login
 
     async def session(self, request: Request) -> Response:
-        """Return the logged-in person, for a page that was reloaded."""
+        """Return the logged-in person to a page that was reloaded."""
         return await self._session_response(request, self._person(request))
 
     async def log_in(self, request: Request) -> Response:
@@ -121,7 +121,7 @@ class Shop:
         return self._sessions.get(request.cookies.get(SESSION_COOKIE, ""))
 
     async def _session_response(self, request: Request, person: Person | None) -> JSONResponse:
-        """Return the person and a visitor token, with which the page may read that person's stages and segments."""
+        """Return the person and a visitor token, which lets the page read the stages and segments of that person."""
         visitor = read_visitor_id(request.cookies)
         if person is None:
             return JSONResponse({"person": None})
@@ -135,11 +135,11 @@ class Shop:
     # ----------------------------------------------------------------------------------------- support
 
     async def open_ticket(self, request: Request) -> Response:
-        """Report a ticket to Segue, as a separate help desk would; the page learns about it from Segue."""
+        """Report a ticket to Segue, as a separate help desk would. The page learns about the ticket only from Segue."""
         fields = await _read_fields(request, subject=_NAME_CHARS_MAX, text=_TEXT_CHARS_MAX)
         visitor, person = read_visitor_id(request.cookies), self._person(request)
         if visitor is None and person is None:
-            raise InvalidRequest("Log in or allow cookies, so that we know who asks.")
+            raise InvalidRequest("Log in or allow cookies, so that we know who is asking.")
         ticket = f"T-{secrets.randbelow(9000) + 1000}"
         message = {
             "messageId": str(uuid.uuid4()),
@@ -177,7 +177,7 @@ def create_shop(workspace: Workspace, origin: str) -> Starlette:
     async def guard(request: Request, handle: _Handler) -> Response:
         """Refuse writes from other origins, and disable caching so that an edited file shows at once."""
         if request.method in _WRITING and request.headers.get("origin") != origin:
-            return JSONResponse({"message": "Request from another origin."}, 403)
+            return JSONResponse({"message": "Requests from other origins are refused."}, 403)
         response = await handle(request)
         response.headers["x-content-type-options"] = "nosniff"
         response.headers["referrer-policy"] = "same-origin"
@@ -193,7 +193,7 @@ def create_shop(workspace: Workspace, origin: str) -> Starlette:
 
 
 def _content_security_policy(script: str, segue: str) -> str:
-    """Return a strict policy: one inline script by hash, no other origin than Segue, Trusted Types required."""
+    """Return a strict policy: one inline script by hash, only Segue as another origin, Trusted Types required."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return "; ".join(
         (
@@ -216,7 +216,7 @@ async def _read_fields(request: Request, **chars_max: int) -> dict[str, str]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > _BODY_BYTES_MAX:
-            raise InvalidRequest("The request is too large.")
+            raise InvalidRequest("The request is too large. Shorten the text.")
     try:
         body_json: Any = json.loads(body)
     except ValueError:

@@ -10,7 +10,7 @@ from bench.processes import ROOT
 
 GUIDE: Final = ROOT / "docs" / "website.md"
 OPTIONS: Final[dict[str, Any]] = {"stream": True}
-"""The page stays open and updates itself, so it uses the stream; the other options have their defaults."""
+"""Options of ``segue.load``. The page stays open and updates itself, so it uses the stream."""
 
 _SCRIPT: Final = re.compile(r"```html\n<script>\n?(.*?)\n?</script>\n```", re.DOTALL)
 _LOAD: Final = re.compile(r"segue\.load\(.*?\)\n?$", re.DOTALL | re.MULTILINE)

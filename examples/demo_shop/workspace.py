@@ -12,14 +12,14 @@ from examples.demo_shop.definitions import JOURNEY, SEGMENTS
 PAGE: Final = "shop"
 HELP_DESK: Final = "help-desk"
 SETTINGS: Final = {"SEGUE_PUBLIC_TRAITS": '["first_name"]'}
-"""Environment of Segue: the declared traits that a page may read."""
+"""Environment variables of Segue: the traits that a page may read."""
 
 _SECONDS_MAX: Final = 30.0
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Segue's URL and keys. The page gets only ``page_key``."""
+    """Segue's URL and keys. The page receives only ``page_key``."""
 
     url: str
     secret_key: str = field(repr=False)
@@ -28,7 +28,7 @@ class Workspace:
 
 
 def prepare_workspace(url: str, secret_key: str, shop_origin: str) -> Workspace:
-    """Create what the shop needs; safe to repeat on the same data. Raise httpx.HTTPError if Segue refuses."""
+    """Create what the shop needs. Calling it again on the same data is safe. Raise httpx.HTTPError if Segue refuses."""
     secret = {"Authorization": f"Bearer {secret_key}"}
     with httpx.Client(base_url=url, headers=secret, timeout=_SECONDS_MAX) as api:
         _put(api, "/v1/sources", {"key": PAGE, "name": "Demo shop"})

@@ -1,7 +1,7 @@
-"""First schema: log, ledger, identities, customers, transitions, definitions, keys.
+"""First schema: event log, deduplication ledger, identities, customers, transitions, definitions, keys.
 
-The SQL is written out instead of derived from app.postgres.schema, because a migration must never change. A test
-compares the two.
+The SQL is written out instead of derived from app.postgres.schema, because a migration must never change. A test checks
+that the migrations create the schema of that module.
 """
 
 from __future__ import annotations

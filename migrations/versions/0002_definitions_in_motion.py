@@ -1,7 +1,7 @@
-"""Candidate definitions beside current ones, stable rule numbers, and intervals by meaning.
+"""Allow a candidate of a definition during its backfill, number rules, and key intervals by the rule's meaning.
 
-The format of states changes, so every customer is rebuilt from the log once. Until then reads use the log, as for every
-state that is not valid.
+The format of customer states changes, so every customer is rebuilt from the log once. Until then, reads use the log
+instead of the state, as they do for every invalid state.
 """
 
 from __future__ import annotations

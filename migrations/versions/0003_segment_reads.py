@@ -1,4 +1,4 @@
-"""Count of reads per segment."""
+"""Count the reads of each segment."""
 
 from __future__ import annotations
 

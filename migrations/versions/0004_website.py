@@ -1,4 +1,4 @@
-"""Website support: allowed origins, handling of bots, public definitions, keys that sign visitor tokens."""
+"""Website support: allowed origins, bot policy, public definitions, keys that sign visitor tokens."""
 
 from __future__ import annotations
 

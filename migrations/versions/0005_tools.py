@@ -1,4 +1,4 @@
-"""Tools as sources: kinds, secrets, erasure requests, channel metrics, tracking plan, data quality."""
+"""Sources for tools: kinds and secrets; erasure requests, channel metrics, tracking plan, data quality."""
 
 from __future__ import annotations
 

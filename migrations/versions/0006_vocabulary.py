@@ -1,7 +1,8 @@
 """Rename tables and values to standard terms.
 
-Why: "deliveries" is needed for outgoing messages, the other names did not describe the tables, and ``apart`` was
-unclear. Old code does not run beside it: stop it first. Later releases must not rename tables in one step.
+The name ``deliveries`` is needed for outgoing messages, the other names did not describe their tables, and the value
+``apart`` was unclear. Servers of earlier releases fail on the renamed tables, so stop them first. Later releases must
+not rename tables in one step.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def downgrade() -> None:
 
 
 def rename_values(bots_before: str, bots_after: str, text_after: str, text_before: str = "apart") -> None:
-    """Rename the values of the source options for bots and for free text."""
+    """Rename the values of the source columns for bots and for free text."""
     op.execute(f"ALTER TABLE sources ALTER COLUMN bots SET DEFAULT '{bots_after}'")
     op.execute(f"UPDATE sources SET bots = '{bots_after}' WHERE bots = '{bots_before}'")
     op.execute(
