@@ -272,7 +272,7 @@ async def test_stage_history_lists_every_interval(settings: Settings, start: Any
         assert (await service.ask("/v1/customers/user-1/journey?journey=six-stage"))["items"] == answer["items"]
 
 
-async def test_explanations_name_the_touchpoints(service: RunningApp) -> None:
+async def test_explanations_list_the_touchpoints(service: RunningApp) -> None:
     await service.send(
         track("Order Completed", messageId="m-1", properties={"total": 60}),
         track("Order Completed", messageId="m-2", properties={"total": 10}),

@@ -35,7 +35,7 @@ def test_document_is_valid() -> None:
     validate(DOCUMENT)
 
 
-def test_every_operation_reads_well() -> None:
+def test_every_operation_has_id_summary_tags_and_security() -> None:
     names = [operation["operationId"] for _, _, operation in OPERATIONS]
     assert len(set(names)) == len(names)
     for path, method, operation in OPERATIONS:
@@ -56,7 +56,7 @@ def schema(name: str) -> Draft202012Validator:
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENT["components"]["schemas"]))
-def test_every_shape_has_examples_that_fit(name: str) -> None:
+def test_every_schema_has_valid_examples(name: str) -> None:
     shape = DOCUMENT["components"]["schemas"][name]
     if "properties" not in shape:
         return
@@ -91,7 +91,7 @@ def test_rule_schema_accepts_the_examples_of_every_head(model: Any) -> None:
     ],
     ids=str,
 )
-def test_aggregate_schema_refuses_other_than_one_head(rule: Any) -> None:
+def test_aggregate_schema_requires_exactly_one_head(rule: Any) -> None:
     assert not schema("Rule").is_valid(rule)
 
 
@@ -164,7 +164,7 @@ def test_vendor_operations_come_last() -> None:
     assert tags == {tag["name"] for tag in DOCUMENT["tags"]}
 
 
-async def test_answers_fit_their_shapes(service: RunningApp) -> None:
+async def test_responses_match_their_schemas(service: RunningApp) -> None:
     await service.send(track("Order Completed", anonymousId="anon-1"), {"type": "track", "userId": "u"}, expected=1)
     await service.tell("POST", "/v1/segments", {"key": "x", "rule": {"not": {"did": "e", "within": "1d"}}}, 201)
     value = {"avg": "total", "of": "Order Completed"}

@@ -261,7 +261,7 @@ async def test_timeout_is_answered_with_503(
     assert (await tools.send(SENDGRID, case, secret)).json()["duplicate"] == 1
 
 
-async def test_dry_run_of_an_own_body(tools: WebhookSender) -> None:
+async def test_dry_run_accepts_a_body(tools: WebhookSender) -> None:
     await tools.add(SENDGRID)
     tried = await tools.ask("POST", "/v1/sources/tool/test", [event(1, event="click"), {"event": 7}, 7])
     assert tried["signature"] == "not_checked"

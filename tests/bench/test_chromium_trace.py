@@ -28,7 +28,7 @@ def trace(*events: dict[str, Any]) -> bytes:
 MARKS = (mark("begin", 1_000), mark("calls", 500_000))
 
 
-def test_nested_script_counts_once_and_the_mark_calls_divides_the_tasks() -> None:
+def test_nested_script_counts_once_and_tasks_are_split_at_the_mark_calls() -> None:
     reading = read_trace(
         trace(
             *MARKS,

@@ -299,7 +299,7 @@ def test_emails_in_urls_are_redacted(shop: Shop, visit: MakeVisit) -> None:
     assert "x=1" in row["properties"]["url"]
 
 
-def test_redact_option_removes_members_and_emails(shop: Shop, visit: MakeVisit) -> None:
+def test_redact_option_removes_fields_and_emails(shop: Shop, visit: MakeVisit) -> None:
     page = open_page(shop, visit(), redact=["pin", "card"])
     page.evaluate("segue.track('Listed', { pin: 'pin-1', plain: 1, deep: [{ card: 'card-1' }] })")
     page.evaluate("segue.track('In text', { text: 'write to jane.doe@example.com' })")

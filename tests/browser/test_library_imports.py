@@ -12,7 +12,7 @@ from app.browser import build
 from app.browser.build import SOURCES, import_circle, source_imports
 
 
-def test_library_has_no_import_circle() -> None:
+def test_library_modules_have_no_import_cycle() -> None:
     assert import_circle(source_imports(SOURCES)) == []
 
 
@@ -31,7 +31,7 @@ def test_source_imports_finds_every_module() -> None:
         ({"a.js": {"b.js"}, "b.js": {"c.js"}, "c.js": {"d.js"}, "d.js": {"b.js"}}, ["b.js", "c.js", "d.js", "b.js"]),
     ],
 )
-def test_import_circle_follows_the_imports(imports: dict[str, set[str]], circle: list[str]) -> None:
+def test_import_cycle_follows_the_imports(imports: dict[str, set[str]], circle: list[str]) -> None:
     result = import_circle(imports)
     assert set(result) == set(circle)
     assert len(result) == len(circle)
@@ -39,7 +39,7 @@ def test_import_circle_follows_the_imports(imports: dict[str, set[str]], circle:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--check"]])
-def test_build_names_the_import_circle(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_reports_the_import_cycle(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "main.js").write_text("import { track } from './clicks.js';\n")
     (tmp_path / "clicks.js").write_text("import {\n  send,\n} from './messages.js';\n")
     (tmp_path / "messages.js").write_text('export * from "./clicks.js";\n')

@@ -106,7 +106,7 @@ document.addEventListener("DOMContentLoaded", () => {
 """
 
 
-def test_elements_are_shown_without_flicker_on_the_next_page(shop: Shop, visit: MakeVisit) -> None:
+def test_elements_are_shown_immediately_on_the_next_page(shop: Shop, visit: MakeVisit) -> None:
     """Elements are shown from storage before the server responds, and none is hidden again."""
     guest = visit(scripts=(RECORD_HIDING,))
     page = open_page(shop, guest)

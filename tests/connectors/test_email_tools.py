@@ -92,7 +92,7 @@ async def test_mailgun_retry_with_a_new_token_is_a_duplicate(tools: WebhookSende
 
 
 @pytest.mark.parametrize("member", ["timestamp", "token", "signature"])
-async def test_mailgun_signature_needs_every_member(member: str, tools: WebhookSender) -> None:
+async def test_mailgun_signature_needs_every_field(member: str, tools: WebhookSender) -> None:
     secret = await tools.add(MAILGUN)
     sealed = json.loads(mailgun.seal(MAILGUN.sample.body, secret, NOW, ""))
     del sealed["signature"][member]
@@ -140,7 +140,7 @@ async def _send_sns(tools: WebhookSender, change: Mapping[str, Any], *, seal_aga
         ({"SigningCertURL": 7}, True),
     ],
 )
-async def test_sns_notification_with_a_changed_member_is_refused(
+async def test_sns_notification_with_a_changed_field_is_refused(
     change: Mapping[str, Any], seal_again: bool, settings: Settings
 ) -> None:
     async with running_webhook_sender(settings, SES.certificates) as tools:
@@ -397,7 +397,7 @@ def test_hubspot_signature_covers_the_timestamp() -> None:
     assert refused.value.reason == "missing"
 
 
-def test_hubspot_library_accepts_our_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hubspot_library_accepts_segue_signature(monkeypatch: pytest.MonkeyPatch) -> None:
     sign = CONNECTORS["hubspot"].scheme.sign
     assert sign is not None
     headers = sign(WebhookRequest(body=_BODY, url=_URL, received_at=NOW), "client-secret").headers

@@ -58,7 +58,7 @@ def test_standard_webhooks_accepts_library_signatures(library: type, names: str,
 
 
 @pytest.mark.parametrize("library", [standardwebhooks.Webhook, svix.Webhook])
-def test_libraries_accept_our_standard_webhooks_signature(library: type) -> None:
+def test_libraries_accept_segue_standard_webhooks_signature(library: type) -> None:
     now = datetime.now(UTC)  # the libraries read the clock themselves
     assert STANDARD.sign is not None
     signed = STANDARD.sign(WebhookRequest(body=BODY.encode(), received_at=int(now.timestamp() * 1_000_000)), SECRET)
@@ -190,7 +190,7 @@ def test_hubspot_helper_signatures_are_accepted(version: str) -> None:
         assert refused.value.reason == "wrong"
 
 
-def test_hubspot_helper_accepts_our_signature() -> None:
+def test_hubspot_helper_accepts_segue_signature() -> None:
     now = datetime.now(UTC)  # the helper reads the clock itself
     assert HUBSPOT.scheme.sign is not None
     signed = HUBSPOT.scheme.sign(

@@ -46,11 +46,11 @@ async def test_dry_run_of_the_example(parcels: Fixture, tools: WebhookSender) ->
     await test_every_connector.test_trial_returns_messages_and_stores_nothing(parcels, tools)
 
 
-def test_mutilated_events_of_the_example(parcels: Fixture) -> None:
+def test_invalid_events_of_the_example(parcels: Fixture) -> None:
     test_webhook_parser.test_event_with_any_value_is_parsed_or_rejected(CONNECTORS[parcels.kind])
 
 
-def test_named_functions_and_fields_exist() -> None:
+def test_mentioned_functions_and_fields_exist() -> None:
     from app.connectors import adapter
     from app.formats import event_names
 

@@ -50,7 +50,7 @@ def _toml(members: dict[str, Any]) -> str:
     return "".join(f"{json.dumps(name)} = {json.dumps(value)}\n" for name, value in members.items())
 
 
-def test_mapping_members_and_built_in_mappings_are_listed() -> None:
+def test_mapping_fields_and_built_in_mappings_are_listed() -> None:
     assert set(FileMapping.__struct_fields__) | set(built_in_mappings()) == in_first_column(IMPORT)
 
 

@@ -42,13 +42,13 @@ def test_every_promise_of_the_readme_links_a_test() -> None:
 
 
 @pages
-def test_named_files_exist(page: Path) -> None:
+def test_mentioned_files_exist(page: Path) -> None:
     for path in re.findall(r"`((?:app|bench|docs|examples|migrations|openapi|tests)/[\w./-]*)`", prose(page)):
         assert (ROOT / path).exists(), path
 
 
 @pages
-def test_named_functions_exist(page: Path) -> None:
+def test_mentioned_functions_exist(page: Path) -> None:
     """A page writes a function, method or class of the package ``app`` as ``a.b.c()``."""
     for dotted in re.findall(r"`([a-zA-Z_]+(?:\.[a-zA-Z_]+)+)\(\)`", prose(page)):
         assert callable(_resolve(dotted)), dotted
@@ -76,7 +76,7 @@ def test_decisions_are_short() -> None:
         assert max(map(len, read(page).splitlines())) <= 200 or "|" in read(page), page.name
 
 
-def test_architecture_page_names_every_table() -> None:
+def test_architecture_page_lists_every_table() -> None:
     from app.postgres.schema import metadata
 
     text = read(ROOT / "docs" / "architecture.md")

@@ -61,7 +61,7 @@ def test_settings_are_those_of_the_code() -> None:
         assert listed[name] == [default, field.description], name
 
 
-def test_named_variables_exist() -> None:
+def test_mentioned_variables_exist() -> None:
     variables = {variable(name) for name in (*Settings.model_fields, *Limits.model_fields)}
     for page in (README, ROOT / "docs" / "architecture.md", *REFERENCE.glob("*.md")):
         assert set(re.findall(r"\bSEGUE_[A-Z_]+\b(?! and)", read(page))) - {"SEGUE_"} <= variables, page.name
@@ -136,7 +136,7 @@ def _subclasses(base: type[SegueError]) -> list[type[SegueError]]:
     return [error for direct in base.__subclasses__() for error in (direct, *_subclasses(direct))]
 
 
-def test_shown_problem_has_the_shape_of_problems() -> None:
+def test_shown_problem_has_the_fields_of_problems() -> None:
     (shape,) = (json.loads(text) for language, text in blocks(ERRORS) if language == "json")
     assert shape == NotFound(shape["message"]).to_problem()
 

@@ -54,7 +54,7 @@ def test_another_library_has_another_hash() -> None:
     assert update_guide(other, PAGE) != PAGE
 
 
-def test_build_check_names_the_problem_and_the_remedy() -> None:
+def test_build_check_reports_the_problem_and_the_remedy() -> None:
     small, large = b"x", b"".join(sha256(bytes([number])).digest() for number in range(200))
     assert find_problem(small, small) is None
     assert "run `make snippet`" in str(find_problem(small, b"y"))

@@ -50,7 +50,7 @@ async def test_definitions_of_the_page_select_customers(settings: Any) -> None:
         assert not {"unhappy-now", "kept-waiting"} & await _segments_of_customer(service)
 
 
-def test_shown_estimate_has_the_members_of_an_estimate() -> None:
+def test_shown_estimate_has_the_fields_of_an_estimate() -> None:
     (block_of_page,) = (block for block in _blocks() if "sentiment" in block)
     estimate = estimate_sentiment("I am furious, this is the worst shop and I am afraid my money is gone.")
     assert estimate is not None

@@ -116,7 +116,7 @@ def assert_accounted(parsed: Parsed, items: int) -> None:
 
 @given(st.binary(max_size=200) | st.lists(st.sampled_from(PIECES), max_size=25).map(b"".join), ROUTES, st.booleans())
 @example(b'{"type":"track","event":"E","userId":"u","properties":{"a":"\\ud800', "track", True)
-def test_any_bytes_give_storable_messages_or_bad_request(body: bytes, route: str, compressed: bool) -> None:
+def test_any_bytes_return_storable_messages_or_bad_request(body: bytes, route: str, compressed: bool) -> None:
     try:
         plain = inflate(gzip.compress(body) if compressed else body, None, SETTINGS.limits)
         parsed = parse(plain, route, SOURCE)
@@ -127,12 +127,12 @@ def test_any_bytes_give_storable_messages_or_bad_request(body: bytes, route: str
 
 
 @given(st.lists(ITEMS | VALUES, max_size=4), st.dictionaries(KEYS, VALUES, max_size=3))
-def test_any_json_item_gives_exactly_one_outcome(items: list[Any], context: dict[str, Any]) -> None:
+def test_any_json_item_has_exactly_one_outcome(items: list[Any], context: dict[str, Any]) -> None:
     assert_accounted(parse(json.dumps({"batch": items, "context": context}).encode(), source=SOURCE), len(items))
 
 
 @given(ITEMS, ROUTES.filter(lambda route: TYPE_OF_ROUTE[route] is not None))
-def test_any_object_on_a_single_route_gives_one_outcome(item: dict[str, Any], route: str) -> None:
+def test_any_object_on_a_single_route_has_one_outcome(item: dict[str, Any], route: str) -> None:
     parsed = parse(json.dumps(item).encode(), route, SOURCE)
     assert_accounted(parsed, 1)
     for _, message in parsed.messages:

@@ -514,7 +514,7 @@ def test_vendor_event_can_be_replaced_by_a_segment_message() -> None:
         assert (message.name, kinds(message)) == ("Mended", ["user_id:u"])
 
 
-def test_rejections_of_vendor_events_have_a_form() -> None:
+def test_rejections_of_vendor_events_have_a_format() -> None:
     many = LIMITS.batch_messages_max + 1
     for envelope, form in (
         (read_mixpanel([event("")]), "mixpanel/track?"),

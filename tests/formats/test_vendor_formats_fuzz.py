@@ -119,12 +119,12 @@ def assert_sound(format_: str, body: bytes) -> None:
 @example("track", {"event": "$create_alias", "properties": {"alias": "\ud800", "distinct_id": "\0"}})
 @example("posthog", {"event": "E", "properties": {"$set": {"\0": "\ud800"}, "$unset": ["\0", 1, None], "uuid": "\0"}})
 @example("ga4", {"client_id": "\0", "events": [{"name": "page_view", "params": {"page_location": "\ud800"}}]})
-def test_any_json_gives_storable_messages_or_bad_request(format_: str, body: Any) -> None:
+def test_any_json_returns_storable_messages_or_bad_request(format_: str, body: Any) -> None:
     assert_sound(format_, json.dumps(body).encode())
 
 
 @given(st.sampled_from(sorted(FORMATS)), st.lists(st.sampled_from(PIECES) | st.binary(max_size=5), max_size=30))
-def test_any_bytes_give_storable_messages_or_bad_request(format_: str, pieces: list[bytes]) -> None:
+def test_any_bytes_return_storable_messages_or_bad_request(format_: str, pieces: list[bytes]) -> None:
     assert_sound(format_, b"".join(pieces))
 
 
@@ -133,7 +133,7 @@ def test_any_bytes_give_storable_messages_or_bad_request(format_: str, pieces: l
     st.lists(st.sampled_from([*PIECES, b"%", b"+", b"=", b"&", b"data"]) | st.binary(max_size=5), max_size=20),
     st.sampled_from([None, "gzip", "deflate", "br"]),
 )
-def test_any_encoding_gives_storable_messages_or_bad_request(
+def test_any_encoding_returns_storable_messages_or_bad_request(
     start: bytes, pieces: list[bytes], encoding: str | None
 ) -> None:
     try:
@@ -144,7 +144,7 @@ def test_any_encoding_gives_storable_messages_or_bad_request(
 
 
 @given(st.dictionaries(NAMES | TEXTS, TEXTS, max_size=8))
-def test_any_pixel_query_gives_storable_messages(query: dict[str, str]) -> None:
+def test_any_pixel_query_returns_storable_messages(query: dict[str, str]) -> None:
     storable = {name: value for name, value in query.items() if (name + value).isprintable()}
     envelope = pixel.read_query(storable.items(), "track", NOW, LIMITS)
     for _, message in normalise(envelope, SOURCE, NOW, SETTINGS).messages:

@@ -98,7 +98,7 @@ def test_channels_of_page_views(referrer: str, channel: str) -> None:
     assert read_message(page(referrer=referrer)).channel == channel
 
 
-def test_direct_visit_has_a_group_but_no_own_channel() -> None:
+def test_direct_visit_has_the_group_direct_and_the_channel_web() -> None:
     result = read_message(page())
     stored = json.loads(result.context)
     assert (result.channel, stored["channel_rule"], stored["acquisition"]["group"]) == ("web", "direct", "Direct")

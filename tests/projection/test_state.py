@@ -29,7 +29,7 @@ SEEDS_PER_BLOCK = case_count(150)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
-def test_fold_is_independent_of_arrival_storage_caps_and_backfill(block: int) -> None:
+def test_fold_is_independent_of_arrival_storage_limits_and_backfill(block: int) -> None:
     for seed in range(block * 1_000_000, block * 1_000_000 + SEEDS_PER_BLOCK):
         draw = Random(seed)
         question = questions(draw, 4)

@@ -82,7 +82,7 @@ def test_packages_of_one_layer_are_independent() -> None:
     assert [layer for layer in LAYERS if ":" in layer] == [], "`a : b` lets both import each other; write `a | b`"
 
 
-def test_no_contract_has_an_exception() -> None:
+def test_contracts_have_no_exceptions() -> None:
     keys = {"ignore_imports", "unmatched_ignore_imports_alerting", "allow_indirect_imports"}
     assert [contract["id"] for contract in CONTRACTS.values() if keys & contract.keys()] == []
 

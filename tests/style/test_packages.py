@@ -12,7 +12,7 @@ LOOSE: Final = {"__main__", "config", "errors", "main", "openapi", "touchpoint"}
 """Modules directly in ``app/``: entry points, the OpenAPI document, and modules that every layer may import."""
 
 
-def test_package_docstrings_name_what_they_hide() -> None:
+def test_package_docstrings_describe_the_hidden_details() -> None:
     silent = {
         module.name
         for module in source_modules().values()

@@ -88,7 +88,7 @@ async def store(connection): await connection.copy_records_to_table("touchpoints
     assert tables_written(source) == {"links", "identities", "customers", "touchpoints", "{}"}
 
 
-def test_architecture_page_names_the_writer_of_each_table() -> None:
+def test_architecture_page_lists_the_writer_of_each_table() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|[^|]*\| `(app/[\w/]+\.py)` \|$", page, re.MULTILINE)
     named = {table: path for tables, path in rows for table in re.findall(r"\w+", tables)}

@@ -94,7 +94,7 @@ def test_later_messages_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_nothing_changes_between_tried_instants(seed: int) -> None:
+def test_truth_does_not_change_between_tried_instants(seed: int) -> None:
     """Try random instants in between. A change there is one that the reference evaluator misses."""
     draw = Random(seed)
     question = questions(draw, 2)
