@@ -26,7 +26,8 @@ from tests.support.running_app import NOON, RunningApp, running_app
 from tests.support.server_process import Server
 from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 
-# Single examples are slow at random on two busy cores, so there is no deadline. A printed blob replays a failure.
+# Single examples are slow at random on two busy cores, so the deadline is disabled. A printed blob reproduces a
+# failure.
 hypothesis_settings.register_profile("segue", deadline=None, print_blob=True, max_examples=case_count_at_most(100))
 hypothesis_settings.load_profile("segue")
 
@@ -35,7 +36,10 @@ _started = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def cluster_url() -> Iterator[str]:
-    """URL of a PostgreSQL cluster that is deleted after the run. It never has to survive a crash, so fsync is off."""
+    """Return the URL of a PostgreSQL cluster, which is deleted after the run.
+
+    It never has to survive a crash, so fsync is off.
+    """
     quick = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "128MB", "autovacuum": "off"}
     with (
         tempfile.TemporaryDirectory(prefix="segue-tests-") as directory,
@@ -53,7 +57,10 @@ def databases(cluster_url: str) -> TestDatabases:
 
 @pytest.fixture
 def database_url(databases: TestDatabases) -> Iterator[str]:
-    """URL of a migrated database for this test alone. It may have monthly partitions of earlier tests."""
+    """Return the URL of a migrated database for this test alone.
+
+    It may contain monthly partitions from earlier tests.
+    """
     url = run(databases.acquire())
     yield url
     run(databases.release(url))
@@ -61,7 +68,7 @@ def database_url(databases: TestDatabases) -> Iterator[str]:
 
 @pytest.fixture
 def new_database_url(databases: TestDatabases) -> Iterator[str]:
-    """URL of a migrated database that no test has used before."""
+    """Return the URL of a migrated database that no other test has used."""
     url = run(databases.create())
     yield url
     run(databases.drop(url))
@@ -69,7 +76,7 @@ def new_database_url(databases: TestDatabases) -> Iterator[str]:
 
 @pytest.fixture
 def empty_database_url(databases: TestDatabases) -> Iterator[str]:
-    """URL of a database without tables, for tests of migrations."""
+    """Return the URL of a database without tables, for tests of migrations."""
     url = run(databases.create("template0"))
     yield url
     run(databases.drop(url))
@@ -77,7 +84,7 @@ def empty_database_url(databases: TestDatabases) -> Iterator[str]:
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    """Settings for :func:`database_url` and a port that the system chooses."""
+    """Return settings with :func:`database_url` and a port that the system chooses."""
     return Settings.model_validate({"DATABASE_URL": database_url, "data_dir": tmp_path, "port": 0})
 
 
@@ -88,7 +95,7 @@ def frozen() -> FrozenClock:
 
 @pytest.fixture
 async def service(settings: Settings) -> AsyncIterator[RunningApp]:
-    """The application in this process, without a background worker, so that only the test changes data."""
+    """Return the application in this process, without a background worker, so that only the test changes data."""
     async with running_app(settings) as service:
         yield service
 
@@ -100,19 +107,19 @@ def start() -> Callable[..., AbstractAsyncContextManager[RunningApp]]:
 
 @pytest.fixture
 async def tools(settings: Settings) -> AsyncIterator[WebhookSender]:
-    """The application behind a real socket, and a client that delivers webhooks to it."""
+    """Return the application behind a real socket, and a client that delivers webhooks to it."""
     async with running_webhook_sender(settings) as running_app:
         yield running_app
 
 
 @pytest.fixture(scope="session")
 def server(databases: TestDatabases) -> Iterator[Server]:
-    """One ``segue serve`` for all tests that only send and query. Each test uses ids of its own.
+    """Return one ``segue serve`` for all tests that only send and query. Each test uses different ids.
 
-    Its database is in the cluster of the tests: a cluster of its own takes seconds to create, and writes to disk.
+    The server uses the cluster of the tests, because another cluster would take seconds to create and write to disk.
     """
-    # Not in pytest's directory: under root PostgreSQL runs as another user, and each start of pytest makes its
-    # directory inaccessible to other users.
+    # Do not use pytest's directory. If root runs the tests, PostgreSQL runs as another user, and each start of pytest
+    # makes its directory inaccessible to other users.
     with tempfile.TemporaryDirectory(prefix="segue-") as directory:
         server = Server(Path(directory), run(databases.create()))
         try:
@@ -123,7 +130,7 @@ def server(databases: TestDatabases) -> Iterator[Server]:
 
 @pytest.fixture
 def make_server() -> Iterator[Callable[..., Server]]:
-    """Create servers that are not started yet. They are stopped after the test."""
+    """Return a function that creates servers without starting them. The servers are stopped after the test."""
     servers: list[Server] = []
     with tempfile.TemporaryDirectory(prefix="segue-") as directory:
 
@@ -136,15 +143,15 @@ def make_server() -> Iterator[Callable[..., Server]]:
             server.clean_up()
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m chooses
+@pytest.hookimpl(tryfirst=True)  # This must run before ``-m`` selects tests.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its requirements, and run slow tests first so that none runs alone at the end."""
+    """Mark each test with its requirements, and run slow tests first so that no slow test runs alone at the end."""
     requirements.mark(items)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_collection_finish() -> None:
-    """Exclude pytest's own objects from garbage collection. They live until the end of the run."""
+    """Exclude the objects of pytest from garbage collection, because they live until the end of the run."""
     gc.collect()
     gc.freeze()
 

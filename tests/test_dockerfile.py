@@ -1,4 +1,7 @@
-"""Static checks of the Dockerfile: its paths, variables and commands exist. The tests have no container engine."""
+"""Static checks of the Dockerfile: its paths, variables and commands exist.
+
+No image is built, because the tests have no container engine.
+"""
 
 from __future__ import annotations
 

@@ -77,8 +77,10 @@ async def test_remaining_calls_are_stored(service: RunningApp) -> None:
         for slash in ("", "/"):
             response = await ask(service, "POST", path + slash, body)
             assert (response.status_code, response.json()) == (200, {}), (path, response.text)
-    assert await tracked(service, "anonymous_id:a-1") == ["seen", "seen"]  # without id and time each counts
-    assert await tracked(service, "customerio_device:tok") == ["push.opened"]  # with a time a retry does not
+    # A report without id and time counts each time.
+    assert await tracked(service, "anonymous_id:a-1") == ["seen", "seen"]
+    # With a time, the second report is a duplicate.
+    assert await tracked(service, "customerio_device:tok") == ["push.opened"]
     assert await tracked(service, "user-1") == ["email.clicked", "email.clicked"]
 
 
@@ -170,7 +172,7 @@ def related(people: int, **more: Any) -> dict[str, Any]:
 
 
 async def test_operation_about_many_people_is_limited_before_parsing(service: RunningApp) -> None:
-    """One operation about many people creates one message for each of them."""
+    """One operation about many people creates a message for each person."""
     for operation in (related(1_000, attributes={"note": "x" * 2_000}), related(1, attributes={"note": "x" * 40_000})):
         response = await ask(service, "POST", "/api/v2/batch", {"batch": [operation]})
         assert response.status_code == 207

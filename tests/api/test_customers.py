@@ -156,7 +156,7 @@ async def test_customer_reads_support_etags(service: RunningApp) -> None:
 
 
 async def test_reads_change_as_time_passes(settings: Settings, start: Any, frozen: FrozenClock) -> None:
-    """Without a worker, reads are exact a microsecond before and after the change."""
+    """Reads are exact without a worker: they change at the instant of the change, not a microsecond earlier."""
     async with start(settings, frozen) as service:
         await service.send(track("Order Completed"))
         customer = await service.ask("/v1/customers/user-1")
@@ -176,7 +176,7 @@ async def test_reads_change_as_time_passes(settings: Settings, start: Any, froze
 
 
 async def is_in(service: RunningApp, segment: str) -> bool:
-    """Return the membership from every route that reports it; all must agree."""
+    """Return the customer's membership of a segment. Every route that reports it must return the same."""
     customer = await service.ask("/v1/customers/user-1")
     listed = segment in [item["key"] for item in customer["segments"]]
     again = await service.ask("/v1/customers/user-1/segments")
@@ -199,7 +199,7 @@ async def is_in(service: RunningApp, segment: str) -> bool:
 
 
 async def test_future_message_limits_valid_until(settings: Settings, start: Any, frozen: FrozenClock) -> None:
-    """A client's clock runs ahead: the message counts from its own instant, and valid_until announces it."""
+    """A message from a clock that runs ahead counts from its own instant on, which is ``valid_until`` until then."""
     async with start(settings, frozen) as service:
         await service.send(track("Order Completed"))
         await service.send(track("Order Completed", timestamp=rfc3339(NOON + 3600 * SECOND)))
@@ -216,7 +216,7 @@ async def test_future_message_limits_valid_until(settings: Settings, start: Any,
 
 
 async def test_explanations_consider_future_messages(settings: Settings, start: Any, frozen: FrozenClock) -> None:
-    """Each node is valid until the message takes effect or time changes its truth."""
+    """``valid_until`` of each node is the instant of the future message, or an earlier change over time."""
     hour = 3600 * SECOND
     async with start(settings, frozen) as service:
         recent = {"did": "e", "within": "2h"}
@@ -229,7 +229,7 @@ async def test_explanations_consider_future_messages(settings: Settings, start: 
         )
         why = await service.ask("/v1/customers/user-1/segments/s/explain")
         tree = why["explanation"]
-        # The second e prolongs the first one.
+        # The second event e keeps the rule true for longer than the first.
         assert why["valid_until"] == tree["valid_until"] == rfc3339(NOON + 3 * hour)
         did, other = tree["nodes"]
         assert (did["truth"], did["valid_until"]) == (True, rfc3339(NOON + 3 * hour))
@@ -267,7 +267,7 @@ async def test_stage_history_lists_every_interval(settings: Settings, start: Any
         everything = await service.ask("/v1/customers/user-1/journey")
         assert {item["journey"] for item in everything["items"]} == {"six-stage", "five-stage", "content-4"}
         assert (await service.ask("/v1/customers/user-1/journey?journey=none", 404))["code"] == "not_found"
-        # Another set of definitions: the same history, now from the log.
+        # After a new definition, the history is read from the log and is the same.
         await service.tell("POST", "/v1/segments", {"key": "new", "rule": {"did": "x"}}, 201)
         assert (await service.ask("/v1/customers/user-1/journey?journey=six-stage"))["items"] == answer["items"]
 
@@ -320,7 +320,7 @@ async def test_touchpoints_are_paginated(service: RunningApp) -> None:
 
 
 async def test_issued_cursors_are_accepted(service: RunningApp) -> None:
-    """255 characters that JSON escapes give the longest cursor."""
+    """The longest cursor contains 255 characters that JSON escapes."""
     await service.send(*[track("e", messageId=char * 255, timestamp=rfc3339(NOON)) for char in "\x01\x02\x03"])
     result = await service.all_of("/v1/customers/user-1/touchpoints", limit=1)
     assert [item["message_id"][0] for item in result] == ["\x03", "\x02", "\x01"]

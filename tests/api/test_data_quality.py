@@ -65,7 +65,7 @@ async def test_warn_mode_stores_the_message_and_warns(service: RunningApp) -> No
         "messages": 1,
         "sample": {"total": -5},
     }
-    # A retry warns again and is not counted again; another message is.
+    # A retry is warned about again but not counted again. A new message is counted.
     receipt = await service.send(bad, expected=0)
     assert receipt["duplicate"] == 1
     assert len(receipt["warnings"]) == 1
@@ -77,7 +77,7 @@ async def test_refused_statistics_do_not_block_other_statistics(
     service: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.tracking_plan.event_schema._REASON_CHARS_MAX", 100_000)
-    unlike = "".join(f"{n:x}" for n in range(9_000))  # nothing that could be compressed into the index
+    unlike = "".join(f"{n:x}" for n in range(9_000))  # too random to be compressed into an index row
     await plan(service, "Order Completed", schema={"required": [unlike]})
     await service.send(track("Order Completed"))
     await service.app.state.services.ingest.source_stats.flush()
@@ -148,7 +148,7 @@ async def test_quarantined_message_is_stored_after_the_plan_is_corrected(service
     assert again["rejections"][0]["code"] == "tracking_plan"
     await plan(service, "Order Completed", "quarantine", {"type": "object", "required": ["total"]})
     assert (await service.tell("POST", f"/v1/quarantine/{quarantined['id']}/replay"))["accepted"] == 1
-    # A replay still uses the sentAt and the identity of the envelope.
+    # A replay still uses sentAt and the identity from the envelope of the original message.
     answer = await service.ask("/v1/customers/email:user@example.com/touchpoints")
     order = next(item for item in answer["items"] if item["name"] == "Order Completed")
     received_at = next(item for item in answer["items"] if item["name"] == "Product Added")["received_at"]
@@ -280,7 +280,7 @@ async def test_source_health_counts_the_last_24_hours(settings: Settings, start:
         assert health["quarantined"] == 1
         assert [item["messages"] for item in health["hours"]] == [0] * 23 + [2]
         assert health["per_hour"] == round(2 / 24, 2)
-        # A refused webhook may come from a stranger, so it does not count as a sign of life of the source.
+        # A refused webhook may come from a stranger, so it does not update the time of the last message.
         clock.instant += HOUR
         service.app.state.services.ingest.source_stats.count_refused("default", "wrong")
         assert (await service.ask("/v1/sources/default/health"))["last_seen_at"] == "2026-01-01T13:00:00.000000Z"
@@ -323,7 +323,7 @@ async def test_trait_coverage_counts_customers(service: RunningApp) -> None:
         track("Order Completed", "u-4"),
         {**identify("u-4", later=1), "timestamp": "2999-01-01T00:00:00Z"},
     )
-    # A trait with a timestamp slightly in the future does not count yet, and a removed trait counts no longer.
+    # A trait that was set slightly in the future is not counted yet. A removed trait is no longer counted.
     in_an_hour = service.clock.now() + HOUR
     await service.send({**identify("u-4", soon=1), "timestamp": rfc3339(in_an_hour)}, identify("u-1", age=None))
     await service.app.state.services.pool.execute(
@@ -342,7 +342,7 @@ async def test_trait_coverage_counts_customers(service: RunningApp) -> None:
 
 
 async def test_statistics_survive_a_database_outage(service: RunningApp) -> None:
-    """No count is lost or added twice."""
+    """Each count is added to the database exactly once."""
     tally = service.app.state.services.ingest.source_stats
     pool = service.app.state.services.pool
     await plan(service, "e", schema={"required": ["total"]})

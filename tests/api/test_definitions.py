@@ -125,7 +125,7 @@ async def test_definition_that_others_read_cannot_be_archived(service: RunningAp
     answer = await service.tell("DELETE", "/v1/segments/big", expected=409)
     assert answer["readers"] == ["segment reader"]
     assert (await service.tell("DELETE", "/v1/journeys/trial", expected=409))["readers"] == ["segment reader"]
-    # A new version that takes away the stage that another one reads is no better.
+    # A new version without the stage that another definition reads is refused too.
     bad = await service.tell("PUT", "/v1/journeys/trial", {"stages": JOURNEY["stages"][:1]}, 422)
     assert bad["code"] == "invalid_definition"
     await service.tell("DELETE", "/v1/segments/reader")
@@ -207,7 +207,7 @@ async def test_new_segment_applies_before_its_backfill(service: RunningApp) -> N
 async def test_member_count_equals_the_length_of_the_list(
     settings: Settings, start: Any, frozen: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some customers are backfilled, due, stale or changed since: list, count and cursor stay exact."""
+    """The list, the count and the cursor stay exact while customers are not backfilled, due, stale or changed."""
     monkeypatch.setattr(app.queries.segment_members, "_BATCH_CUSTOMERS", 4)
     monkeypatch.setattr(app.queries.segment_members, "_RECOMPUTED_PER_PAGE_MAX", 7)
     chance = random.Random(7)
@@ -247,7 +247,7 @@ async def test_member_count_equals_the_length_of_the_list(
         await compare(frozen.instant)
         await some("UPDATE customers SET stale = true, sweep_at = $2 WHERE id = ANY($1::uuid[])", frozen.instant + DAY)
         await compare(frozen.instant)
-        # All pages of a list show the instant of its first page.
+        # All pages of a list show the state at the instant of the first page.
         page = await service.ask("/v1/segments/recent/members", params={"limit": 2})
         expected = {who for who, at in bought.items() if at <= frozen.instant < at + 10 * DAY}
         frozen.instant += 5 * DAY

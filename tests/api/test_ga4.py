@@ -93,7 +93,7 @@ async def test_equal_events_of_one_body_are_stored_and_retries_are_not(service: 
 
 
 async def test_rebatched_events_are_duplicates(service: RunningApp) -> None:
-    """The client got no response to the second batch, so it resends the events in another batch and order."""
+    """The client resends events whose response was lost, in another batch and another order."""
     first, second, third = ({"name": name, "params": {"n": 1}} for name in ("a", "b", "c"))
     for events in ((first, second), (second, third, first), (third,)):
         hit = body(*events, timestamp_micros=1777888800000000)
@@ -106,7 +106,7 @@ async def test_rebatched_events_are_duplicates(service: RunningApp) -> None:
 
 @pytest.mark.parametrize("time", ["soon", "", -1, 0, None, True, [], {"a": 1}], ids=repr)
 async def test_invalid_timestamp_does_not_defeat_deduplication(service: RunningApp, time: Any) -> None:
-    """Events with the same unreadable timestamp are different events."""
+    """Two events with the same unreadable timestamp are stored as two events."""
     for around, event in (({"timestamp_micros": time}, {}), ({}, {"timestamp_micros": time})):
         for _ in range(2):
             await post_json(service, path(service), body({"name": "a", **event}, **around))
@@ -127,7 +127,7 @@ async def test_any_present_id_identifies_the_visitor(service: RunningApp, nothin
 
 
 async def test_quarantined_events_stay_small(service: RunningApp) -> None:
-    """Quarantine copies the ids of the body to each refused event, but not other members: 100 times 100 KB."""
+    """Quarantine copies the ids of the body to each event, but no other field: that would be 100 times 100 KB."""
     hit = body(*[{"params": {"n": n}} for n in range(100)], user_id="x" * 100_000)
     assert (await post_json(service, path(service), hit)).status_code == 204
     quarantined = await service.all_of("/v1/quarantine")

@@ -26,7 +26,7 @@ async def test_readyz_fails_without_migrations_or_database(service: RunningApp) 
     await pool.execute("UPDATE alembic_version SET version_num = 'older'")
     response = await service.client.get("/readyz")
     assert (response.status_code, response.json()["migrations"], response.json()["ready"]) == (503, False, False)
-    # Another test reuses this database, and a server refuses to migrate a revision that it does not know.
+    # Another test reuses this database, and a server refuses to migrate a database with an unknown revision.
     await pool.execute("UPDATE alembic_version SET version_num = $1", revision)
     pool.terminate()
     response = await service.client.get("/readyz")
@@ -60,7 +60,7 @@ async def test_metrics_count_messages_and_requests(service: RunningApp) -> None:
 
 
 async def test_metrics_estimate_the_backfill_time(settings: Settings, start: Any) -> None:
-    """The estimate is positive during a backfill of known speed, and 0 otherwise."""
+    """The metric is positive while a backfill with a measured speed runs, and 0 otherwise."""
 
     def eta(text: str) -> float:
         (line,) = re.findall(r"^segue_fill_eta_seconds (.+)$", text, re.MULTILINE)
@@ -91,7 +91,10 @@ async def test_two_applications_have_separate_metrics(settings: Settings, start:
 
 
 async def test_unreachable_database_is_answered_with_503(service: RunningApp) -> None:
-    """SDKs drop messages on other statuses. This holds even if the key cannot be checked."""
+    """The status must be 503, because SDKs drop their messages on others.
+
+    This includes requests whose key cannot be checked.
+    """
     service.app.state.services.pool.terminate()
     for response in (
         await service.client.get("/v1/customers/user-1", headers=service.secret),

@@ -39,7 +39,7 @@ def event(service: RunningApp, name: str, **props: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 async def test_every_encoding_is_stored_once(service: RunningApp, encoding: str, slash: str) -> None:
-    # Base64 of it holds a +, which a form that nobody encoded turns into a space.
+    # The base64 text contains a plus sign. Form decoding turns it into a space if the client did not encode it.
     raw = json.dumps(
         [event(service, "Réad >>> ?", **{"$insert_id": "i-1", "time": 1.5e9})], ensure_ascii=False
     ).encode()
@@ -142,7 +142,7 @@ async def test_origin_outside_the_key_is_refused(service: RunningApp) -> None:
     ours = await post_json(service, "/track/", touchpoint, headers={"Origin": "https://shop.example.com"})
     theirs = await post_json(service, "/track/", touchpoint, headers={"Origin": "https://evil.example.com"})
     assert (ours.status_code, ours.text, theirs.status_code) == (200, "1", 403)
-    assert theirs.headers["access-control-allow-origin"] == "https://evil.example.com"  # the page may read why
+    assert theirs.headers["access-control-allow-origin"] == "https://evil.example.com"  # The page may read the reason.
     assert (theirs.json()["code"], theirs.json()["error"]) == ("origin_not_allowed", theirs.json()["message"])
     assert source["write_key"] != key
 
@@ -172,7 +172,7 @@ LINE: dict[str, Send] = {
 
 
 def past(name: str, number: int, **props: Any) -> dict[str, Any]:
-    """Return an event of an import, whose key is in a header."""
+    """Return an event for the import route, which reads the key from a header."""
     return {"event": name, "properties": {"distinct_id": "user-1", "$insert_id": f"i-{number}", "time": 8e8, **props}}
 
 
@@ -230,7 +230,7 @@ async def test_import_reads_the_key_from_token_or_project(service: RunningApp) -
 
 
 async def test_replayed_event_keeps_its_time(service: RunningApp) -> None:
-    """The page's clock is a day ahead, and the events have no timestamp."""
+    """The page's clock is a day ahead, and its events have no timestamp."""
     ahead = str((service.clock.now() + 86_400_000_000) // 1000)
     events = [event(service, "A"), event(service, "x" * 300), event(service, "C")]
     assert (await post_json(service, f"/track/?_={ahead}", events)).text == "1"
@@ -243,4 +243,4 @@ async def test_replayed_event_keeps_its_time(service: RunningApp) -> None:
     assert [item["name"] for item in stored] == ["A", "B", "C"]
     first, second, third = (item["occurred_at"] for item in stored)
     assert first < second < third
-    assert first[:-4] == third[:-4]  # within a tenth of a millisecond
+    assert first[:-4] == third[:-4]  # The difference is less than a tenth of a millisecond.

@@ -97,7 +97,7 @@ def test_aggregate_schema_requires_exactly_one_head(rule: Any) -> None:
 
 @pytest.mark.parametrize("name", sorted(DOCUMENT["components"]["schemas"]))
 def test_schema_name_differs_from_its_properties(name: str) -> None:
-    """openapi-python-client stores the new object in a variable of the class's name: ``did = Did(did=did)``."""
+    """Code of openapi-python-client assigns ``did = Did(did=did)``, so a class and its field need different names."""
     snake_case = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
     assert snake_case not in DOCUMENT["components"]["schemas"][name].get("properties", {})
 

@@ -143,7 +143,7 @@ async def test_version_1_returns_a_result_for_each_event(service: RunningApp, en
     assert (viewed["name"], bought["name"], bought["properties"]) == (
         "Seen", "Bought", {"$is_identified": True, "$process_person_profile": False},
     )  # fmt: skip
-    assert viewed["context"]["library"]["name"] == "web"  # the context of the event has precedence
+    assert viewed["context"]["library"]["name"] == "web"  # The context of the event takes precedence.
 
 
 async def test_version_1_corrects_the_client_clock(service: RunningApp) -> None:

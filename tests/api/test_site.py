@@ -137,7 +137,7 @@ def test_summary_is_the_first_sentence() -> None:
 
 @pytest.mark.slow
 def test_wheel_contains_guides_and_assets(tmp_path: Path) -> None:
-    """An installation without the checkout, such as the image, serves the same pages."""
+    """An installation without the checkout, such as the image, must serve the same pages."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert config["force-include"]["docs"] == "app/docs"
     (tmp_path / "site" / "app").mkdir(parents=True)

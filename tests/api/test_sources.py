@@ -28,7 +28,7 @@ def secret_routes(service: RunningApp) -> list[tuple[str, str]]:
         and not {"collect", "pages", *VENDOR_TAGS} & set(route.tags)
         and route.path != "/"
         and not route.path.startswith(tuple(OPEN))
-        and not route.path.endswith("/webhook")  # deliveries are signed, not keyed: tests/api/test_webhooks.py
+        and not route.path.endswith("/webhook")  # tests/api/test_webhooks.py covers webhooks
         for method in route.methods or ()
     ]
 
@@ -86,7 +86,7 @@ async def test_key_changes_reach_other_processes(settings: Settings, start: Any)
     async with start(settings) as one, start(settings) as other:
         source = await one.tell("POST", "/v1/sources", {"key": "shop", "default_channel": "web"}, 201)
         write = basic_auth(source["write_key"])
-        # A key that is unknown there is asked for at once.
+        # A process that does not know a key loads it at once.
         response = await other.client.post("/v1/track", json=track("e", messageId="m-1"), headers=write)
         assert response.status_code == 200, response.text
         (key,) = (item for item in (await one.ask("/v1/keys"))["items"] if item["hint"] == source["write_key"])
@@ -183,7 +183,7 @@ async def test_rejected_message_is_quarantined_corrected_and_replayed(service: R
 
 
 async def test_replayed_message_keeps_its_time(settings: Settings, frozen: FrozenClock) -> None:
-    """sentAt gives the error of the client's clock at arrival, not at replay."""
+    """``sentAt`` shows how wrong the client's clock was at arrival. A replay a week later must not change that."""
     async with running_app(settings, frozen) as service:
         message = {"userId": "user-1", "sentAt": rfc3339(NOON - HOUR), "timestamp": rfc3339(NOON - HOUR - SECOND)}
         await service.client.post("/v1/track", json={**message, "writeKey": service.keys.write_key})

@@ -78,7 +78,7 @@ async def test_receipt_contains_the_changed_profile(service: RunningApp) -> None
 async def test_receipt_reports_success_even_if_the_profile_fails(
     service: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a failure the page would resend the batch forever."""
+    """If the response reported a failure, the page would resend the batch forever."""
     page = WebPage(service)
 
     async def broken(*_: Any, **__: Any) -> None:
@@ -105,7 +105,7 @@ async def test_receipt_without_a_claim_has_no_profile(service: RunningApp) -> No
 @pytest.mark.parametrize("event", ["Product Viewed", ""], ids=["accepted", "refused"])
 @pytest.mark.parametrize("place", ["call", "item", "envelope"])
 async def test_proof_is_not_stored_with_messages(service: RunningApp, event: str, place: str) -> None:
-    """The proof is a password: the log and the quarantine must not contain it."""
+    """The visitor proof is a secret, so the log and the quarantine must not contain it."""
     page = WebPage(service)
     claim = {"visitor": {"id": page.id, "proof": page.proof}}
     call = {**did(event), "anonymousId": page.id, "properties": {"kept": "here"}}
@@ -155,7 +155,7 @@ async def test_profile_contains_nothing_private(settings: Settings) -> None:
 
 
 async def test_etag_does_not_depend_on_private_state(frozen: FrozenClock, settings: Settings) -> None:
-    """Visitors with equal public profiles have equal ETags apart from their ids, whatever is private."""
+    """If only private state differs, the ETag of the public profile stays the same."""
     async with running_app(settings, frozen) as service:
         await define(service)
         page = WebPage(service)
@@ -341,7 +341,7 @@ SENT = st.lists(st.tuples(EVENTS, st.integers(0, 4 * 24)), max_size=8)
 
 @pytest.fixture
 def shared_app(settings: Settings) -> Iterator[tuple[asyncio.Runner, RunningApp]]:
-    """One application for all examples of a test, and the runner of its event loop."""
+    """One application and its event loop, shared by all examples of a test."""
     with asyncio.Runner() as runner:
         context = running_app(settings, FrozenClock(NOON))
         yield runner, runner.run(context.__aenter__())
@@ -355,7 +355,7 @@ def shared_app(settings: Settings) -> Iterator[tuple[asyncio.Runner, RunningApp]
 def test_profile_is_the_public_part_of_the_customer(
     shared_app: tuple[asyncio.Runner, RunningApp], sent: list[tuple[str, int]], after: int, public: set[str]
 ) -> None:
-    """The profile is the public part of the customer, and changes at valid_until but not before."""
+    """The profile contains exactly the public definitions, and it changes at ``valid_until`` but not before."""
     runner, service = shared_app
     runner.run(_is_public_part(service, sent, after, public))
 

@@ -1,4 +1,7 @@
-"""Visitor claims: proofs, tokens and vouching. A false claim reveals nothing."""
+"""Visitor claims: visitor proofs, visitor tokens, and user ids for which the site vouches.
+
+A false claim reveals no data.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ async def shop(service: RunningApp) -> RunningApp:
 
 
 def test_visitor_id_is_the_start_of_the_hash_of_the_proof() -> None:
-    """Computed with ``printf 0123456789abcdef0123456789abcdef | sha256sum``."""
+    """The expected id was computed with ``printf 0123456789abcdef0123456789abcdef | sha256sum``."""
     assert visitor_tokens.derive_anonymous_id(PROOF) == "3eb1bd439947eb762998e566ccc2e099"
     assert visitor_tokens.is_valid_proof(PROOF, "3eb1bd439947eb762998e566ccc2e099")
 
@@ -203,7 +206,7 @@ async def test_id_of_another_visitor_is_refused(shop: RunningApp) -> None:
 
 
 async def test_proof_is_valid_without_a_token(shop: RunningApp) -> None:
-    """An expired token or one of another visitor neither invalidates the proof nor adds to it."""
+    """The proof is valid beside an expired token or a token of another visitor, which grants no further access."""
     known_page, page = WebPage(shop), WebPage(shop)
     await known_page.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
     expected = {"source": "default", "anonymous_id": known_page.id, "user_id": "user-1"}
@@ -216,7 +219,7 @@ async def test_proof_is_valid_without_a_token(shop: RunningApp) -> None:
 
 
 async def test_ids_in_messages_do_not_identify_the_visitor(shop: RunningApp) -> None:
-    """The batch contains the id of another visitor; the profile is that of the proven one."""
+    """The batch contains another visitor's id. The receipt shows the profile of the proven visitor."""
     victim, attacker = WebPage(shop), WebPage(shop)
     await victim.send(did("Order Completed"))
     receipt = await attacker.send({**did("Looked"), "anonymousId": victim.id})
@@ -246,7 +249,7 @@ async def test_claimed_user_id_does_not_reveal_the_customer(shop: RunningApp, cl
 
 
 async def test_etag_of_a_withheld_profile_is_constant(shop: RunningApp) -> None:
-    """The ETag must not reveal whether the claimed person is a member."""
+    """The ETag must be the same whether or not the claimed person is in a segment."""
     await shop.send({"type": "track", "event": "Order Completed", "userId": "member"})
     page = WebPage(shop)
     tags = []
@@ -267,7 +270,7 @@ async def test_profile_joined_by_alias_is_withheld(shop: RunningApp) -> None:
 
 
 async def test_vouched_user_does_not_see_a_customer_joined_by_alias(shop: RunningApp) -> None:
-    """The site vouches for one user; the alias came with the public key."""
+    """The site vouches for one user, but a message with the public write key aliased another user to that user."""
     await shop.send({"type": "track", "event": "Order Completed", "userId": "victim"})
     attacker = WebPage(shop)
     token = (
@@ -287,7 +290,7 @@ async def test_vouched_user_does_not_see_a_customer_joined_by_alias(shop: Runnin
 
 
 async def test_profile_of_another_joined_visitor_is_withheld(shop: RunningApp) -> None:
-    """Two anonymous ids in one message join one customer; only one of them is proven."""
+    """A message joins two anonymous ids to one customer, but the visitor has proved only one of them."""
     victim, attacker = WebPage(shop), WebPage(shop)
     await victim.send(did("Order Completed"))
     joining = {"context": {"externalIds": [{"type": "anonymous_id", "id": victim.id}]}}
@@ -311,7 +314,7 @@ async def test_visitor_token_reveals_the_customer(shop: RunningApp) -> None:
 
 
 async def test_visitor_token_for_a_user_id_only(shop: RunningApp) -> None:
-    """The server does not know the anonymous id: the token proves the user, the proof the visitor."""
+    """The server does not know the anonymous id. The token proves the user id, and the proof identifies the visitor."""
     await shop.send({"type": "track", "event": "Order Completed", "userId": "user-1"})
     page = WebPage(shop)
     await page.send(did("Looked"))

@@ -1,4 +1,4 @@
-"""Visitor stream over a real socket: events at once, on changes and over time; shutdown."""
+"""Visitor stream over a real socket: the first event, events after messages and over time, and shutdown."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ class Stream:
         self._lines = response.aiter_lines()
 
     async def next(self, seconds: float = 10) -> tuple[str, Any]:
-        """Return the next event as (name, data) and skip comments. Raise StopAsyncIteration at the end."""
+        """Return the next event as (name, data), skipping comments.
+
+        Raise StopAsyncIteration at the end of the stream.
+        """
         async with asyncio.timeout(seconds):
             name = ""
             while True:
@@ -64,7 +67,7 @@ class Visitor:
         self.id = derive_anonymous_id(self.proof)
 
     async def send(self, *events: str) -> str:
-        """Send an event and return the token of the receipt."""
+        """Send one event and return the visitor token from the receipt."""
         batch = [{"type": "track", "event": event, "anonymousId": self.id} for event in events]
         claim = {"id": self.id, "proof": self.proof}
         answer = await self.http.post("/v1/b", json={"writeKey": self.write_key, "batch": batch, "visitor": claim})
@@ -99,7 +102,7 @@ async def test_stream_sends_the_profile_at_once_and_on_each_change(server: Serve
             assert stream.response.headers["access-control-allow-origin"] == "https://shop.example.com"
             name, first = await stream.next()
             assert (name, keys_of(first), first["anonymous_id"]) == ("me", [], visitor.id)
-            await visitor.send("Looked")  # changes nothing, so no event is sent
+            await visitor.send("Looked")  # This message changes no profile, so the stream sends nothing.
             sent = time.monotonic()
             await visitor.send("Order Completed")
             name, member = await stream.next()

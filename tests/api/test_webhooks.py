@@ -1,4 +1,4 @@
-"""Webhooks of every connector: probes, secrets, dry runs, replays, and unexpected bodies."""
+"""Webhooks of every connector: probes of tools, secrets, dry runs, replays, and invalid bodies."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ async def test_unreadable_body_gets_the_status_that_stops_retries(tools: Webhook
 async def test_timeout_is_answered_with_503(
     tools: WebhookSender, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
-    """A lock on the customer's row delays the flush; a retry of the delayed webhook is a duplicate."""
+    """A lock on the customer's row delays the flush beyond the timeout. The retry of the webhook is a duplicate."""
     secret = await tools.add(SENDGRID)
     assert (await tools.send(SENDGRID, SENDGRID.sample, secret)).json()["accepted"] == 1
     monkeypatch.setitem(CONNECTORS, KIND, replace(CONNECTORS[KIND], timeout_seconds=1.0))

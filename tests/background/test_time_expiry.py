@@ -22,7 +22,7 @@ BOUGHT = SentMessage(T, "m1", "track", {"user_id": "u"}, name="bought")
 
 
 async def at(one: Pipeline, instant: int) -> set[str]:
-    """Sweep at ``instant`` and return the values of the customer's open intervals."""
+    """Run the sweeper at ``instant`` and return the values of the customer's open intervals."""
     one.clock.instant = instant
     await one.sweep_all()
     return {
@@ -62,7 +62,7 @@ async def test_late_sweep_stores_the_instant_of_the_change(database_url: str) ->
 
 
 async def test_sweeper_stops_when_nothing_is_due(database_url: str) -> None:
-    """A message moves the next change to a later time. The sweeper must stop after it finds nothing due."""
+    """A message moves the customer's next change to a later time. The sweeper must then find nothing due and stop."""
     async with running_pipeline(database_url, T + SECOND) as one:
         await one.define(DEFINITIONS)
         await one.send([item(BOUGHT)])
@@ -99,7 +99,10 @@ async def test_clock_moving_backwards_undoes_nothing(database_url: str) -> None:
 
 
 async def test_results_are_exact_beyond_the_series_limit(database_url: str) -> None:
-    """Beyond the limit the log is replayed: within one flush, across flushes, and when time passes."""
+    """Beyond the limit, the log is replayed.
+
+    The result is exact within one flush, over several flushes, and as time passes.
+    """
     counting = Definitions(
         segments={
             "often": {"did": "bought", "at_least": 30, "within": "7d"},

@@ -15,7 +15,7 @@ from tests.browser.chromium import NAMED_BY, chromium_path
 pytestmark = pytest.mark.server
 
 RUNS = (HTTP | ENGINE, LARGE_DATASET | TIME, SNIPPET | {Benchmark.WEBHOOKS})
-"""Benchmarks of one run; each run is a test of its own, so that several workers share them."""
+"""Benchmarks by run. Each run is a separate test, so that pytest can distribute the runs over several workers."""
 
 
 def run_bench(*arguments: str, timeout: int, **environment: str) -> str:

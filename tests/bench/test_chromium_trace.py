@@ -32,15 +32,15 @@ def test_nested_script_counts_once_and_tasks_are_split_at_the_mark_calls() -> No
     reading = read_trace(
         trace(
             *MARKS,
-            event("RunTask", 900, 80_200),  # contains the mark, from which it counts
-            event("FunctionCall", 900, 50),  # before the mark
+            event("RunTask", 900, 80_200),  # contains the mark ``begin``; only its time after the mark counts
+            event("FunctionCall", 900, 50),  # ends before the mark
             event("FunctionCall", 1_100, 70_000),
             event("v8.callFunction", 1_200, 60_000),
             event("BlinkScheduler_PerformMicrotaskCheckpoint", 72_000, 1_000),
             event("RunTask", 600_000, 400),
-            event("RunTask", 600_050, 300),  # nested task
+            event("RunTask", 600_050, 300),  # a nested task
             event("EvaluateScript", 600_100, 200),
-            event("RunTask", 700_000, 9_000),  # without script
+            event("RunTask", 700_000, 9_000),  # runs no script
         ),
         SITE,
     )
@@ -76,7 +76,7 @@ def test_evaluation_counts_library_files_on_any_thread() -> None:
             *MARKS,
             event("EvaluateScript", 2_000, 700, args=library),
             event("v8.parseOnBackground", 1_500, 200, args=library, tid=2),
-            event("v8.compile", 2_000, 100, args=library),  # included in EvaluateScript
+            event("v8.compile", 2_000, 100, args=library),  # included in the duration of EvaluateScript
             event("EvaluateScript", 3_000, 5_000, args=page),
             event("FunctionCall", 3_000, 5_000, args=library),
         ),

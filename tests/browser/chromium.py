@@ -1,6 +1,6 @@
-"""Chromium for the browser tests: finds it, or installs it, or reports that it is missing.
+"""Chromium for the browser tests: find it, install it, or report that it is missing.
 
-``make test`` runs ``python -m tests.browser.chromium`` first. It prints nothing if it finds a browser.
+``make test`` runs ``python -m tests.browser.chromium`` first. That command prints nothing if it finds a browser.
 """
 
 from __future__ import annotations
@@ -37,16 +37,19 @@ FLAGS: Final = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # Test host names resolve to this machine and no others resolve: a request to a third party fails at once.
+    # Resolve test host names to this machine and no others, so that requests to third parties fail at once.
     "--host-resolver-rules=MAP *.example.com 127.0.0.1, MAP * ~NOTFOUND, "
     "EXCLUDE 127.0.0.1, EXCLUDE localhost, EXCLUDE *.localhost",
 )
-"""Flags that limit Chromium to the test servers. Root also needs ``--no-sandbox``."""
+"""Flags that let Chromium reach only the test servers. :func:`flags` adds ``--no-sandbox`` for root."""
 
 
 @cache
 def chromium_path() -> Path | None:
-    """Return a browser that starts: only that of ``SEGUE_TEST_CHROMIUM`` if it is set, else the first one found."""
+    """Return the path of a Chromium that starts, or None.
+
+    ``SEGUE_TEST_CHROMIUM`` is the only candidate if it is set. Otherwise the first candidate that starts is used.
+    """
     return next((path for path in _candidates() if _can_start(path)), None)
 
 
@@ -77,7 +80,10 @@ def _playwright_caches() -> Iterator[Path]:
 
 
 def _can_start(path: Path) -> bool:
-    """Start it, because Ubuntu's chromium-browser may be a script that only prints where to get one."""
+    """Return True if the browser starts.
+
+    Ubuntu's chromium-browser may be a script that only prints installation hints.
+    """
     return path.is_file() and os.access(path, os.X_OK) and _run([str(path), "--version"])
 
 

@@ -1,8 +1,8 @@
 """Fixtures: Chromium, a running Segue, and a site of another origin.
 
-The browser is closed after each test file: while Playwright's synchronous API runs, its event loop occupies the thread
-of the tests, so asynchronous tests of other files could not run. For the same reason no file in this folder contains
-asynchronous tests and no fixture uses ``asyncio.run``.
+Playwright's synchronous API keeps an event loop running in the thread of the tests. The browser is therefore closed
+after each test file, so that asynchronous tests of other files can run. No file in this folder contains asynchronous
+tests, and no fixture uses ``asyncio.run``.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ DATABASE = "browser"
 
 @pytest.fixture(scope="session")
 def chromium() -> Path:
-    """Return the path of Chromium; skip the test without one, or fail in CI."""
+    """Return the path of Chromium. If it is missing, skip the test, or fail in CI."""
     path = chromium_path()
     if path is None:
         reason = f"Chromium not found: {REMEDY}"
         if in_ci():
             pytest.fail(reason)
-        pytest.skip(reason)  # a machine without a browser
+        pytest.skip(reason)  # This machine has no browser.
     return path
 
 
 @pytest.fixture(scope="session")
 def segue(chromium: Path, cluster_url: str) -> Iterator[Segue]:
     """Start one Segue for all browser tests; each test creates its own sources."""
-    del chromium  # without Chromium, do not start Segue
+    del chromium  # Without Chromium, this fixture is skipped before it starts Segue.
     url = with_database(cluster_url, DATABASE)
     with (
         tempfile.TemporaryDirectory(prefix="segue-") as directory,
         create_database(cluster_url, DATABASE, url) as database,
     ):
-        # All tests share one address, and so one rate limit.
+        # All tests share one address and therefore one rate limit.
         server = Server(Path(directory), url, SEGUE_ADDRESS_RATE="1000000/minute")
         try:
             segue = Segue(server.start(), database)
@@ -58,9 +58,10 @@ def segue(chromium: Path, cluster_url: str) -> Iterator[Segue]:
 
 @pytest.fixture(scope="module")
 def browser(chromium: Path, segue: Segue) -> Iterator[Browser]:
-    del segue  # starts before the browser and stops after it
+    del segue  # This fixture makes Segue start before the browser and stop after it.
     with sync_playwright() as playwright:
-        # Beacons sent while a page closes ignore the user agent of the context; the server would take them for a bot.
+        # Beacons sent while a page closes ignore the user agent of the context. The server would treat them as sent by
+        # a bot.
         args = [*flags(), f"--user-agent={USER_AGENT}"]
         browser = playwright.chromium.launch(executable_path=chromium, args=args)
         yield browser
@@ -75,7 +76,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
-    """Return a function that opens a visit: a browser context of its own, closed after the test."""
+    """Return a function that opens a visit: a separate browser context, which is closed after the test."""
     visits: list[Visit] = []
 
     def make(**options: Any) -> Visit:

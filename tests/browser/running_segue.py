@@ -35,7 +35,7 @@ FROM touchpoints WHERE source = $1 ORDER BY occurred_at, message_id COLLATE "C"
 
 
 class Database:
-    """One database connection, usable while an event loop runs in the caller's thread."""
+    """One database connection whose calls block, although an event loop runs in the caller's thread."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -89,7 +89,7 @@ class Segue:
         self._http.close()
 
     def source(self, **fields: Any) -> Source:
-        """Create a source with a write key, so that the messages of each test are separate."""
+        """Create a source with a write key, so that each test has separate messages."""
         source = self.post("/v1/sources", {"key": f"site-{next(self._numbers)}", **fields})
         return Source(source["key"], source["write_key"])
 
@@ -109,14 +109,20 @@ class Segue:
         return response.json()
 
     def messages(self, source: Source, *types: str) -> list[Row]:
-        """Return the stored messages of a source, ordered by time; ``ids`` holds the identities of a message."""
+        """Return the stored messages of a source, ordered by time.
+
+        ``ids`` contains the identities of a message by kind.
+        """
         rows = self.database.fetch(_MESSAGES, source.key)
         for row in rows:
             row["ids"] = {kind: value for kind, value, *_ in row.pop("carried")}
         return [row for row in rows if not types or row["type"] in types]
 
     def wait_for(self, source: Source, condition: int | Callable[[Sequence[Row]], object], *types: str) -> list[Row]:
-        """Wait until so many messages are stored or the condition holds. Raise AssertionError with the stored ones."""
+        """Wait until ``condition`` messages are stored, or until the condition is true.
+
+        Raise AssertionError after a timeout.
+        """
         deadline = time.monotonic() + WAIT_SECONDS_MAX
         while True:
             rows = self.messages(source, *types)
@@ -128,7 +134,7 @@ class Segue:
             time.sleep(_POLL_SECONDS)
 
     def with_faults(self, *faults: Fault) -> AbstractContextManager[FaultyProxy]:
-        """Return the same service behind a proxy that injects these faults."""
+        """Return a proxy in front of the service that injects these faults."""
         return running_proxy(self.port, *faults)
 
 

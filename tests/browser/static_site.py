@@ -1,4 +1,4 @@
-"""Static site on another origin than Segue: serves pages from strings and records requests."""
+"""Static site on a different origin from Segue: serves pages from strings and records requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ class Page(NamedTuple):
 
 
 class Site:
-    """A site that answers for any host name. The test browser resolves ``*.localhost`` and ``*.example.com`` to it."""
+    """A site that responds under every host name.
+
+    The test browser resolves ``*.localhost`` and ``*.example.com`` to it.
+    """
 
     def __init__(self) -> None:
         self.port = 0
@@ -37,7 +40,7 @@ class Site:
         return f"http://{host}:{self.port}"
 
     def page(self, path: str, body: str | bytes, headers: Mapping[str, str] | None = None) -> str:
-        """Add a page (HTML unless a header sets another type) and return its URL on localhost."""
+        """Add a page and return its URL on localhost. The page is HTML unless a header sets another type."""
         content = body.encode() if isinstance(body, str) else body
         self._pages[path] = Page(content, {"Content-Type": _HTML, **(headers or {})})
         return self.url + path
@@ -59,7 +62,7 @@ class Site:
 
 
 class _Server(ThreadingHTTPServer):
-    """Ends every connection when it closes, and waits for their threads. Browsers keep idle connections open."""
+    """HTTP server that closes its idle browser connections when it stops, and waits for their threads."""
 
     daemon_threads = False
 
@@ -77,7 +80,7 @@ class _Server(ThreadingHTTPServer):
 
     def server_close(self) -> None:
         for connection in list(self._connections):
-            with suppress(OSError):  # its thread has closed it meanwhile
+            with suppress(OSError):  # The thread of the connection has already closed it.
                 connection.shutdown(socket.SHUT_RDWR)
         super().server_close()
 
@@ -108,7 +111,7 @@ def running_site() -> Iterator[Site]:
             del format, args
 
         def handle(self) -> None:
-            with suppress(ConnectionError):  # the browser closed the connection
+            with suppress(ConnectionError):  # The browser has closed the connection.
                 super().handle()
 
     server = _Server(Handler)

@@ -1,4 +1,4 @@
-"""API documentation page: complete without the internet, and fast to read."""
+"""API documentation page: it works without the internet, and its operations open quickly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.browser.running_segue import Segue
 from tests.browser.visit import Visit
 
 _OPEN_SECONDS_MAX: Final = 1.0
-"""Limit for the main-thread time that opening one operation takes; 0.4 s was measured under load."""
+"""Maximum main-thread time to open one operation. Under load it took 0.4 s."""
 _VENDORS: Final = {"customerio", "google-analytics", "jitsu", "mixpanel", "posthog", "rudderstack"}
 
 _OPEN_OPERATION: Final = """
@@ -33,7 +33,7 @@ _CLOSE_OPERATION: Final = "id => document.getElementById(id).querySelector('.opb
 
 
 class MainThreadClock:
-    """Reads how much CPU time the main thread of a page has used, in seconds. Other processes do not count."""
+    """Clock of the CPU time that the main thread of a page has used, in seconds. Other processes do not affect it."""
 
     def __init__(self, page: Page) -> None:
         self._session: CDPSession = page.context.new_cdp_session(page)
@@ -48,7 +48,7 @@ class MainThreadClock:
 def docs_page(segue: Segue, visit: Callable[..., Visit]) -> Page:
     visitor = visit(viewport={"width": 1280, "height": 900})
     page = visitor.open(f"{segue.url}/docs")
-    page.wait_for_selector(".opblock-tag-section .opblock", timeout=60_000)  # the first request builds the document
+    page.wait_for_selector(".opblock-tag-section .opblock", timeout=60_000)  # The first request builds the document.
     assert visitor.hosts == {segue.url.removeprefix("http://")}
     assert visitor.errors == []
     return page

@@ -1,4 +1,4 @@
-"""Delivery of the snippet: no message is lost or stored twice with closed tabs, no network, 503s and wrong clocks."""
+"""Delivery of the snippet: each message is stored once despite closed tabs, network failures, 503s and wrong clocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SEEDS = case_count(3)
 
 
 class BatchLog:
-    """Batches that a visitor's pages sent: send times by the page's clock, and response statuses."""
+    """Record of the batches that a visitor's pages sent: ``sentAt`` by the page's clock, and response statuses."""
 
     def __init__(self, guest: Visit) -> None:
         self.sent: list[datetime] = []
@@ -44,12 +44,12 @@ class BatchLog:
             self.statuses.append(response.status)
 
     def wait_for_responses(self, page: Page) -> None:
-        """Wait in real time, because the page's clock would pass the timeout of a request in flight."""
+        """Wait in real time. Advancing the page's clock would trigger the timeout of requests in flight."""
         for _ in range(500):
             page.wait_for_timeout(20)
             if len(self.statuses) >= len(self.sent):
                 break
-        page.wait_for_timeout(20)  # until the page has read the response
+        page.wait_for_timeout(20)  # The page needs a moment to read the response.
 
 
 TRACK = "([from, to]) => { for (let n = from; n < to; n++) segue.track('Step', { n }) }"
@@ -65,7 +65,7 @@ def track(page: Page, start: int, end: int) -> None:
 
 
 def assert_steps_stored_once(shop: Shop, count: int) -> None:
-    """Assert that the steps 0 to count - 1 are stored, each once."""
+    """Assert that each step from 0 to ``count - 1`` is stored exactly once."""
     rows = shop.wait_for(count, "track")
     assert Counter(row["properties"]["n"] for row in rows) == Counter(range(count))
 
@@ -129,7 +129,7 @@ def test_messages_of_a_tab_closed_offline_are_sent_by_the_next_visit(shop: Shop,
 
 
 def test_retry_after_is_respected_during_503s(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
-    """The page retries when Retry-After has passed by its clock, not earlier and not much later."""
+    """The page retries once its clock has passed Retry-After, and at most shortly after that."""
     guest = visit(now=datetime.now(UTC))
     batches = BatchLog(guest)
     with segue.with_faults(*busy(4)) as proxy:
@@ -172,7 +172,7 @@ def test_messages_of_a_crashed_tab_are_stored(segue: Segue, shop: Shop, visit: M
         page = guest.open(url)
         wait_until_ready(page)
         track(page, 0, 5)
-        page.wait_for_timeout(50)  # the library stores the queue in a later task
+        page.wait_for_timeout(50)  # The library stores the queue in a later task.
         with page.expect_event("crash"), suppress(Error):
             page.goto("chrome://crash")
         page.close()
@@ -202,7 +202,7 @@ def test_two_tabs_share_visitor_and_session(shop: Shop, visit: MakeVisit) -> Non
     tabs = [guest.open(url), guest.open(url)]
     for tab in tabs:
         wait_until_ready(tab)
-    # Storage reaches other tabs after some milliseconds; tabs that start at the same time start a session each.
+    # Storage reaches other tabs after some milliseconds. Tabs that open at the same time would start two sessions.
     tabs[0].evaluate("segue.track('Begin')")
     tabs[1].wait_for_function("() => localStorage.segue_s")
     guest.context.set_offline(True)
@@ -223,7 +223,7 @@ def test_two_tabs_share_visitor_and_session(shop: Shop, visit: MakeVisit) -> Non
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_random_faults_lose_and_duplicate_no_message(segue: Segue, shop: Shop, visit: MakeVisit, seed: int) -> None:
-    """Up to three tabs track, close and reload while network and server fail at random."""
+    """Up to three tabs track events, close and reload while network and server fail at random."""
     draw = random.Random(seed)
     guest = visit(now=datetime.now(UTC))
     with segue.with_faults() as proxy:
@@ -295,7 +295,7 @@ def test_a_wrong_clock_is_corrected_after_being_offline(shop: Shop, visit: MakeV
 
 
 def test_queue_size_is_limited(shop: Shop, visit: MakeVisit) -> None:
-    """The newest messages are kept, and full storage causes no error in the page."""
+    """The newest messages are kept, and full storage does not cause an error in the page."""
     guest = visit()
     page = guest.open(shop.page("/", capture=False))
     wait_until_ready(page)
@@ -383,7 +383,7 @@ def test_hidden_tabs_send_by_beacon_and_count_visible_time_only(shop: Shop, visi
 
 
 def test_a_revoked_key_stops_sending(shop: Shop, visit: MakeVisit) -> None:
-    """After 401 the snippet does not retry."""
+    """The snippet does not retry after a 401."""
     guest = visit(now=datetime.now(UTC))
     url = shop.page("/", capture=False)
     [key] = [key for key in shop.segue.get("/v1/keys")["items"] if key["source"] == shop.source.key]

@@ -29,12 +29,15 @@ START_SECONDS_MAX: Final = 60.0
 STOP_SECONDS_MAX: Final = 30.0
 
 expect.set_options(timeout=15_000)
-"""Long enough under the load of all tests; a condition that holds ends the wait."""
+"""Timeout of expectations in milliseconds: long enough while other tests run.
+
+A condition that becomes true ends the wait.
+"""
 
 MakeVisit = Callable[..., Visit]
 
 MARKUP: Final = "<img src=x onerror=\"window.hasRun='yes'\"><script>window.hasRun='yes'</script>"
-"""Markup in visitor or shop texts. It must be shown as text and never run."""
+"""Markup in texts from visitors. The page must show it as text and never run it."""
 
 _RECORD_VIOLATIONS: Final = """
 window.violations = [];
@@ -49,7 +52,7 @@ ORDER BY t.entered_at
 
 
 class Demo:
-    """The demo process, on a data directory that the tests can read."""
+    """The demo process and its data directory, which the tests can read."""
 
     def __init__(self, data: Path, log: Path) -> None:
         self.data = data
@@ -116,7 +119,7 @@ def database(demo: Demo) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def browser(chromium: Path, demo: Demo) -> Iterator[Browser]:
-    del demo  # starts before the browser and stops after it
+    del demo  # This fixture makes the demo start before the browser and stop after it.
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=flags())
         yield browser
@@ -214,7 +217,7 @@ def test_panel_follows_a_customer_from_first_visit_to_support(demo: Demo, databa
 
 
 def counts_down(state: Locator) -> bool:
-    """Return whether the displayed time decreases by one second at a time."""
+    """Return True if the displayed time decreases by one second at a time."""
     displayed = [seconds_left(state)]
     deadline = time.monotonic() + 5
     while len(displayed) < 3 and time.monotonic() < deadline:
@@ -258,7 +261,7 @@ def test_markup_from_visitors_is_shown_as_text(demo: Demo, guest: Visit) -> None
     page.get_by_label("First name").fill(MARKUP)
     page.get_by_label("E-mail").fill("user-2@example.com")
     page.locator("#login").get_by_role("button", name="Log in").click()
-    expect(page.locator("#hello")).to_have_text(f"Good morning, {MARKUP}")  # the trait comes from Segue
+    expect(page.locator("#hello")).to_have_text(f"Good morning, {MARKUP}")  # The trait is read from Segue.
 
     timeline = page.locator("#timeline li")
     for event in ("Product Viewed", "Products Searched", "Support Ticket Created", "identify", MARKUP):

@@ -1,4 +1,4 @@
-"""Host pages: strict policies, frames, other hosts and hostile content; and what pages cannot read."""
+"""Host pages: strict policies, frames, other hosts, hostile content, and the data that pages cannot read."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_snippet_works_under_a_strict_policy_with_trusted_types(segue: Segue, sh
 
 
 def test_integrity_hash_of_the_pinned_version(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
-    """The browser runs the file with the right hash and refuses one with a wrong hash."""
+    """The browser runs the file if the hash matches, and refuses the file otherwise."""
     built = snippet()
     pages = []
     for path, integrity in (("/right", built.integrity), ("/wrong", "sha384-" + "A" * 64)):
@@ -84,7 +84,7 @@ def test_snippet_adds_one_global(shop: Shop, visit: MakeVisit) -> None:
 
 
 def test_a_page_with_the_snippet_twice_sends_each_message_once(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
-    """The snippet may be in a template and in its include: the library still loads once."""
+    """A template and a file that it includes may both contain the snippet. The library still loads only once."""
     script = f"<script>{loader(segue.url, shop.source.write_key, {'capture': {'pages': True}})}</script>"
     page = visit().open(
         shop.page("/", capture={"pages": True}, head=script + library(segue.url), calls="segue.track('a')")
@@ -109,7 +109,7 @@ def test_snippet_contacts_no_other_host(segue: Segue, shop: Shop, visit: MakeVis
 
 @pytest.mark.parametrize("sandbox", [None, "allow-scripts"], ids=["frame", "sandboxed frame"])
 def test_snippet_works_in_a_cross_origin_frame(shop: Shop, visit: MakeVisit, sandbox: str | None) -> None:
-    """A sandbox without allow-same-origin has no storage, and its origin is null."""
+    """In a sandbox without allow-same-origin, storage is unavailable and the origin is null."""
     shop.page("/inner", "inner", capture={"pages": True})
     attribute = "" if sandbox is None else f'sandbox="{sandbox}"'
     inner = shop.site.at("frames.localhost") + "/inner"
@@ -122,7 +122,7 @@ def test_snippet_works_in_a_cross_origin_frame(shop: Shop, visit: MakeVisit, san
 
 
 def test_snippet_works_over_plain_http(shop: Shop, visit: MakeVisit) -> None:
-    """Without crypto.subtle the id is random and there is no personalization."""
+    """Without crypto.subtle the anonymous id is random, and personalization is unavailable."""
     shop.page("/", capture=False)
     guest = visit()
     page = guest.open(shop.site.at("shop.example.com") + "/")
@@ -135,7 +135,7 @@ def test_snippet_works_over_plain_http(shop: Shop, visit: MakeVisit) -> None:
 
 
 def test_snippet_works_with_modified_prototypes(shop: Shop, visit: MakeVisit) -> None:
-    """Old libraries extend Array.prototype and Object.prototype; messages stay correct."""
+    """Old libraries extend Array.prototype and Object.prototype, which must not change messages."""
     hostile = """
         Array.prototype.toJSON = function () { return "[" + this.join() + "]" };
         Object.prototype.extra = "added by the page";
@@ -185,7 +185,7 @@ def test_a_secret_key_cannot_send_from_a_page(segue: Segue, site: Site, visit: M
 
 
 def test_a_key_works_only_on_its_origins(segue: Segue, site: Site, visit: MakeVisit) -> None:
-    """A page of another origin can read the refusal; the snippet reports it once and stops."""
+    """A page of another origin can read the refusal. The snippet reports it once and stops."""
     shop = Shop(segue, site)
     key = segue.post(
         "/v1/keys", {"kind": "write", "source": shop.source.key, "name": "n", "origins": [site.at("own.localhost")]}

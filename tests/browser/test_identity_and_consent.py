@@ -85,7 +85,7 @@ def test_cookie_is_first_party_lax_and_lasts_400_days(shop: Shop, visit: MakeVis
 
 
 def test_cookie_domain_shares_the_visitor_between_hosts(shop: Shop, visit: MakeVisit) -> None:
-    """Over plain HTTP the id is random, because there is no crypto.subtle; it is shared all the same."""
+    """Over plain HTTP, crypto.subtle is unavailable, so the anonymous id is random. Hosts share it nevertheless."""
     guest = visit()
     shop.page("/", capture=False, cookieDomain="shop.example.com")
     pages = [guest.open(shop.site.at(host) + "/") for host in ("www.shop.example.com", "help.shop.example.com")]
@@ -128,7 +128,7 @@ def test_blocked_storage_loses_no_message(shop: Shop, visit: MakeVisit) -> None:
 
 
 def sessions(shop: Shop, count: int) -> list[int]:
-    """Return the session number of each message in order, from 0."""
+    """Return the session of each message in order, numbered from 0."""
     rows = sorted(shop.wait_for(count), key=lambda row: row["original_timestamp"])
     assert len(rows) == count
     ids = [row["context"]["sessionId"] for row in rows]
@@ -166,7 +166,7 @@ def test_a_session_spans_pages_and_midnight(shop: Shop, visit: MakeVisit) -> Non
         ("?utm_source=news&utm_medium=email", None, 1),
         ("?gclid=abc", None, 1),
         ("", "https://www.google.com/", 1),
-        ("", None, 0),  # direct
+        ("", None, 0),  # direct visit
     ],
 )
 def test_a_new_campaign_starts_a_session(
@@ -180,7 +180,7 @@ def test_a_new_campaign_starts_a_session(
     wait_until_ready(page)
     flush(page)
     shop.wait_for(2)
-    page = guest.open(url, referer=shop.site.url + "/")  # an internal link
+    page = guest.open(url, referer=shop.site.url + "/")  # internal link
     wait_until_ready(page)
     flush(page)
     assert sessions(shop, 3) == [0, expected, expected]
@@ -243,7 +243,7 @@ def test_opt_out_lasts_until_opt_in(shop: Shop, visit: MakeVisit) -> None:
     page = open_page(shop, guest)
     page.evaluate("segue.track('Still out')")
     flush(page)
-    page = open_page(shop, guest)  # any number of pages later
+    page = open_page(shop, guest)  # The opt-out still applies on later pages.
     page.evaluate("segue.track('And still')")
     flush(page)
     page.wait_for_timeout(200)
@@ -323,7 +323,7 @@ def test_redact_option_removes_fields_and_emails(shop: Shop, visit: MakeVisit) -
 
 
 def test_two_users_before_consent_stay_two_customers(shop: Shop, visit: MakeVisit) -> None:
-    """Held messages belong to the user at the time of the call, not to the one who consents."""
+    """Held messages belong to the user who was identified at the time of the call, not to the user who consents."""
     page = open_page(shop, visit(), consent={"required": True})
     page.evaluate(
         """() => {

@@ -118,7 +118,7 @@ def test_ready_and_on_call_their_handlers(shop: Shop, visit: MakeVisit) -> None:
 
 
 def test_single_page_navigation_records_page_views(shop: Shop, visit: MakeVisit) -> None:
-    """Each new address is a page view; a fragment within the page is not."""
+    """Each new address is recorded as a page view. A new fragment of the same page is not."""
     page = visit().open(shop.page("/", capture={"pages": True}))
     wait_until_ready(page)
     shop.wait_for_names("page_viewed")
@@ -194,7 +194,7 @@ def open_capturing(shop: Shop, guest: Visit, kind: str, body: str) -> Page:
 
 
 def only_properties(shop: Shop, name: str) -> dict[str, Any]:
-    """Return the properties of the only message besides the page view."""
+    """Return the properties of the only message that is not the page view."""
     row, _ = sorted(shop.wait_for_names(name, "page_viewed"), key=lambda row: row["name"] == "page_viewed")
     properties: dict[str, Any] = row["properties"]
     return properties

@@ -1,4 +1,4 @@
-"""Personalization in the page: delivery, elements without flicker, expiry, and access by the right visitor only."""
+"""Personalization in the page: delivery, immediate display, expiry, and access control."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VIP, SHORT, HIDDEN = "page-vip", "page-short", "page-hidden"
 
 @pytest.fixture(scope="module")
 def definitions(segue: Segue) -> None:
-    """Create the definitions that the pages show. ``page-hidden`` is not public."""
+    """Create the definitions that the pages display. The segment ``page-hidden`` is not public."""
     for key, rule, public in (
         (VIP, {"did": "Became Vip"}, True),
         (SHORT, {"did": "Blinked", "within": "3s"}, True),
@@ -107,7 +107,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
 
 def test_elements_are_shown_immediately_on_the_next_page(shop: Shop, visit: MakeVisit) -> None:
-    """Elements are shown from storage before the server responds, and none is hidden again."""
+    """Elements are shown from storage before the server responds, and they are not hidden again."""
     guest = visit(scripts=(RECORD_HIDING,))
     page = open_page(shop, guest)
     page.evaluate("() => { segue.track('Became Vip'); segue.flush() }")
@@ -239,7 +239,7 @@ def test_an_older_receipt_does_not_undo_the_login(segue: Segue, shop: Shop, visi
 
 
 def request_token(segue: Segue, shop: Shop, page: Page) -> str:
-    """Request a visitor token with the secret that the page stores."""
+    """Request a visitor token with the visitor proof that the page stores."""
     proof, anonymous = page.evaluate("[localStorage.segue_v, segue.user().anonymousId]")
     visitor = {"id": anonymous, "proof": proof, "me": ""}
     response = httpx.post(
@@ -276,7 +276,7 @@ SEND = """async ([host, writeKey, visitor, batch]) => {
 
 @pytest.fixture
 def victim(shop: Shop, visit: MakeVisit) -> str:
-    """The anonymous id of another visitor, who is in a segment."""
+    """Return the anonymous id of another visitor, who is in a segment."""
     page = open_page(shop, visit())
     page.evaluate("() => { segue.track('Became Vip'); segue.flush() }")
     page.wait_for_selector("#vip", state="visible")
@@ -306,7 +306,7 @@ def test_another_visitors_id_returns_no_personalization(
 def test_personalization_is_withheld_after_linking_another_visitor(
     segue: Segue, shop: Shop, visit: MakeVisit, victim: str
 ) -> None:
-    """A visitor links another visitor's id to their own with valid messages: personalization is withheld."""
+    """A visitor sends valid messages that link another visitor's id to their own. Personalization is then withheld."""
     attacker = open_page(shop, visit())
     proof, own = attacker.evaluate("[localStorage.segue_v, segue.user().anonymousId]")
     claim = {"id": own, "proof": proof, "me": ""}
@@ -328,7 +328,7 @@ def test_personalization_is_withheld_after_linking_another_visitor(
 
 
 def test_content_never_runs_as_script(shop: Shop, visit: MakeVisit) -> None:
-    """Stage content is returned as written, and the snippet writes none of it into the page."""
+    """Stage content is returned unchanged, and the snippet does not write it into the page."""
     guest = visit(scripts=("window.ran = []; window.alert = (text) => ran.push(text);",))
     page = open_page(shop, guest)
     page.evaluate("() => { segue.track('Compared'); segue.flush() }")

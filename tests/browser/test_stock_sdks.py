@@ -1,4 +1,4 @@
-"""Unmodified browser SDKs on a page of another origin: each event is stored exactly once."""
+"""Unmodified browser SDKs on a page of a different origin: each event is stored exactly once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from tests.support.faulty_proxy import Fault
 
 
 class Sdk(NamedTuple):
-    """An SDK. ``name`` is its heading in docs/website.md; the code there runs after ``before``."""
+    """An SDK under test.
+
+    ``name`` is its heading in docs/website.md, and ``before`` is code that runs before the code of that section.
+    """
 
     name: str
     file: str
@@ -60,7 +63,7 @@ MIXPANEL = Sdk(
 
 @pytest.fixture(scope="module")
 def modules() -> Path:
-    """Install the SDKs; skip the test if npm or the registry is missing, or fail in CI."""
+    """Install the SDKs. If npm or the registry is missing, skip the test, or fail in CI."""
     try:
         return install_sdks()
     except NpmUnavailable as error:
@@ -81,7 +84,7 @@ def find_row(rows: Sequence[Row], message_type: str, name: str | None = None) ->
 
 
 def assert_arrived_by_campaign(view: Row) -> None:
-    """Assert that the page view has the campaign of its URL and the browser."""
+    """Assert that the page view contains the campaign of its URL, and the browser name."""
     assert view["name"] == "page_viewed"
     assert "utm_campaign=spring" in view["properties"]["url"]
     assert (view["channel"], view["context"]["acquisition"]["campaign"]) == ("email", "spring")
@@ -119,7 +122,7 @@ def test_analytics_next(sdk_testbed: SdkTestbed) -> None:
 
 
 def test_analytics_next_sends_its_batch_when_the_tab_closes(sdk_testbed: SdkTestbed) -> None:
-    """With batching, queued events are sent by fetch with keepalive when the page closes."""
+    """With batching enabled, queued events are sent by fetch with keepalive when the page closes."""
     batching = "deliveryStrategy: {strategy: 'batching', config: {size: 100, timeout: 60000}}"
     page = SEGMENT.open(sdk_testbed, batching)
     page.evaluate("async () => { await analytics.ready(); await analytics.page() }")
@@ -206,7 +209,7 @@ def test_posthog(sdk_testbed: SdkTestbed) -> None:
     rows = sdk_testbed.wait_for(7)
     assert find_row(rows, "track", "$pageleave")["ids"] == {"user_id": "user-3", "anonymous_id": anonymous}
     [beacon] = sdk_testbed.beacons("/e/")
-    assert "content-type: text/plain" in beacon  # compressed with gzip, without a header
+    assert "content-type: text/plain" in beacon  # The body is compressed with gzip, but no header indicates it.
     assert len(rows) == 7
     sdk_testbed.assert_local_and_without_errors()
 
@@ -245,7 +248,7 @@ def test_mixpanel(sdk_testbed: SdkTestbed) -> None:
     names = Counter(row["name"] for row in rows if row["name"])
     assert names == {"page_viewed": 1, "Product Viewed": 1, "Left": 1}
     assert len(sdk_testbed.beacons("/track/")) == 1
-    assert sdk_testbed.preflights == set()  # form posts need no preflight
+    assert sdk_testbed.preflights == set()  # Form posts need no preflight.
     sdk_testbed.assert_local_and_without_errors()
 
 
@@ -255,15 +258,15 @@ def test_mixpanel(sdk_testbed: SdkTestbed) -> None:
 _MIXPANEL_QUEUE = "Object.values(localStorage).join()"
 SLOW_FLUSH = {
     "posthog": (POSTHOG, "request_queue_config: {flush_interval_ms: 5000}, opt_out_useragent_filter: true", "true"),
-    # It locks its queue against other tabs, so events enter it later and in any order.
+    # The SDK locks its queue against other tabs, so events enter it later and in any order.
     "mixpanel": (MIXPANEL, "batch_flush_interval_ms: 60000", f"{_MIXPANEL_QUEUE}.split('\"n\":').length > 5"),
 }
-"""SDK, options that delay its flush, and a condition that is true when all events are queued."""
+"""(SDK, options that delay its flush, JavaScript condition that is true when all events are queued)"""
 
 
 @pytest.mark.parametrize("sdk", SLOW_FLUSH)
 def test_queued_events_are_sent_once_when_the_page_is_left(sdk_testbed: SdkTestbed, sdk: str) -> None:
-    """Queued events are sent by beacon, and not again when the visitor returns."""
+    """Queued events are sent by beacon, and they are not sent again when the visitor returns."""
     stock, options, is_queued = SLOW_FLUSH[sdk]
     page = stock._replace(options=options).open(sdk_testbed)
     page.wait_for_load_state("networkidle")
@@ -287,7 +290,7 @@ FAULTS: dict[str, tuple[Sdk, list[Fault], int]] = {
     "mixpanel": (MIXPANEL, ["busy"], 2),
     "mixpanel, which treats a lost response as success": (MIXPANEL, ["swallow"], 1),
 }
-"""SDK, faults of the first requests, and the minimum number of requests for three events."""
+"""(SDK, faults of its first requests, minimum number of requests for three events)"""
 
 
 @pytest.mark.parametrize("case", FAULTS)

@@ -1,4 +1,4 @@
-"""A visitor: a browser context with a desktop user agent that records errors and requests."""
+"""Visit of a website: a browser context with a desktop user agent that records errors and requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request
 USER_AGENT: Final = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 )
-"""A normal user agent; that of headless Chromium counts as a bot."""
+"""Desktop user agent, because the server treats that of headless Chromium as a bot."""
 
 _NO_STORAGE: Final = """
 for (const [holder, name] of [[Document.prototype, "cookie"], [window, "localStorage"], [window, "sessionStorage"]]) {
@@ -22,7 +22,7 @@ for (const [holder, name] of [[Document.prototype, "cookie"], [window, "localSto
 
 
 class Visit:
-    """A Playwright context with its uncaught ``errors`` and the ``hosts`` that its pages contacted."""
+    """A Playwright context that records uncaught ``errors`` and the ``hosts`` that its pages contacted."""
 
     def __init__(
         self,
@@ -37,8 +37,8 @@ class Visit:
         """Open a context.
 
         ``now`` or ``skew`` install a running clock that the test can move (``context.clock``). ``storage=False`` makes
-        cookies and both storages throw, as in a browser that blocks them. ``scripts`` run before those of each page.
-        Other options are those of ``Browser.new_context``.
+        cookies, localStorage and sessionStorage throw, as in a browser that blocks them. ``scripts`` run before the
+        scripts of each page. Other options are passed to ``Browser.new_context``.
         """
         self.errors: list[str] = []
         self.requests: list[str] = []
@@ -56,11 +56,11 @@ class Visit:
 
     @property
     def hosts(self) -> set[str]:
-        """``host:port`` of all network requests."""
+        """``host:port`` of every network request of the pages."""
         return {urlsplit(url).netloc for url in self.requests if url.startswith(("http:", "https:", "ws"))}
 
     def open(self, url: str, **options: Any) -> Page:
-        """Open a tab. The option ``referer`` sets the page that the visitor comes from."""
+        """Open a tab. The option ``referer`` sets the URL of the page from which the visitor comes."""
         page = self.context.new_page()
         page.goto(url, **options)
         return page

@@ -1,4 +1,4 @@
-"""Daily channel metrics over HTTP: stored once, read by page, and never part of a customer."""
+"""Daily channel metrics over HTTP: rows are stored once, read in pages, and never part of a customer."""
 
 from __future__ import annotations
 

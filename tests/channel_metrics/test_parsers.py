@@ -1,4 +1,4 @@
-"""Parsers of metric files: the formats of each tool, and every reason for which a row is invalid."""
+"""Parsers of metric files: all formats, and every reason for an invalid row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read(kind: str, body: str | bytes, defaults: MetricDefaults | None = None) -
 
 
 def values_by_key(parsed: ParsedMetrics) -> dict[tuple[str, str, str], str]:
-    """Return the values by ``(metric, subject, day)``."""
+    """Return the values of a file by ``(metric, subject, day)``."""
     return {(item.metric, item.subject, item.day.isoformat()): str(item.value) for item in parsed}
 
 

@@ -87,7 +87,7 @@ def test_created_and_revoked_keys_apply_to_a_running_server(server: Server) -> N
         time.sleep(0.05)
     again = {line.split()[0]: line for line in server.command("keys", "list").stdout.splitlines()[1:]}
     assert again.keys() == listed.keys()
-    assert len(again[secret_id].split()) == len(listed[secret_id].split()) + 1  # now with the time it was revoked
+    assert len(again[secret_id].split()) == len(listed[secret_id].split()) + 1  # now with the time of revocation
 
 
 def test_unknown_key_cannot_be_revoked(server: Server) -> None:
@@ -111,7 +111,7 @@ def test_key_rotation_replaces_the_secret_of_visitor_tokens(server: Server) -> N
 
     first = token()
     assert server.command("keys", "rotate").stdout.strip() == "Rotated."
-    time.sleep(1.5)  # every process follows within a second
+    time.sleep(1.5)  # Every process uses the new secret within a second.
     second = token()
     assert (status(first), status(second)) == (200, 200)
     assert server.command("keys", "rotate", "--revoke").stdout.strip() == "Rotated."
@@ -305,7 +305,7 @@ def test_verify_reports_a_wrong_state(server: Server) -> None:
 
 
 async def _corrupt(server: Server, broken: str, whole: str) -> None:
-    """Overwrite the stored state of the customer ``broken`` with that of ``whole``."""
+    """Replace the stored state of the customer ``broken`` with the state of the customer ``whole``."""
     connection = await asyncpg.connect(server.database_url)
     statement = """
         UPDATE customers SET state = other.state
@@ -326,7 +326,7 @@ def test_unreachable_database_is_reported_in_one_line(server: Server) -> None:
 
 
 def test_migrate_and_keys_before_the_first_serve(make_server: Callable[..., Server], empty_database_url: str) -> None:
-    """The first command creates the default journeys and segments, so that a later ``serve`` finds them."""
+    """The first command creates the default journeys and segments. A later ``serve`` must find them."""
     server = make_server(empty_database_url)
     for _ in range(2):
         result = server.command("migrate")
@@ -355,7 +355,7 @@ def test_migrate_and_keys_before_the_first_serve(make_server: Callable[..., Serv
 
 @pytest.fixture(scope="module")
 def stopped() -> Iterator[Server]:
-    """Server that has been started and stopped once."""
+    """Return a server that has been started and stopped once."""
     with tempfile.TemporaryDirectory(prefix="segue-") as directory:
         server = Server(Path(directory))
         try:

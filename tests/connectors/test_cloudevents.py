@@ -1,4 +1,4 @@
-"""CloudEvents: requests that the vendor's SDK builds, and the OPTIONS handshake of the webhook specification."""
+"""CloudEvents: requests built by the vendor's SDK, and the OPTIONS handshake of the webhook specification."""
 
 from __future__ import annotations
 

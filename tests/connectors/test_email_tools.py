@@ -1,4 +1,4 @@
-"""E-mail connectors: nonces in bodies, certificates, older signatures, URL probes, and opens by machines."""
+"""E-mail connectors: nonces in bodies, certificates, older signature versions, URL probes, and opens by machines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def _names(tools: WebhookSender, who: str = "email:user@example.com") -> l
 
 
 def _reason(response: httpx.Response) -> str:
-    """Return why the request was refused; fail if it was not refused."""
+    """Return the reason for which the webhook was refused. Fail if it was accepted."""
     assert response.status_code == 401, response.text
     reason: str = response.json()["reason"]
     return reason
@@ -64,7 +64,10 @@ async def test_mailgun_token_is_valid_for_one_body(tools: WebhookSender) -> None
 
 @pytest.mark.parametrize("digits", [3, 6])
 async def test_mailgun_refuses_token_digits_moved_into_the_timestamp(digits: int, tools: WebhookSender) -> None:
-    """Time and token are signed without a separator: a longer time (milliseconds) would pass the age check."""
+    """Time and token are signed without a separator, so the signature stays valid if digits move into the time.
+
+    The time would then be read as milliseconds and pass the age check.
+    """
     secret = await tools.add(MAILGUN)
     time, token = str(NOW // 1_000_000), "123456" + 22 * "ab"
     signature = hmac.new(secret.encode(), f"{time}{token}".encode(), hashlib.sha256).hexdigest()
@@ -106,7 +109,7 @@ _UNSEALED = replace(SES, seal=lambda body, *_: body)
 
 
 async def _send_sns(tools: WebhookSender, change: Mapping[str, Any], *, seal_again: bool) -> httpx.Response:
-    """Send a changed sample that is signed before the change, or after it if ``seal_again``."""
+    """Send a changed sample. It is signed before the change, or after the change if ``seal_again``."""
     body = SES.sample.body if seal_again else ses.seal(SES.sample.body, "", NOW, "")
     changed = json.dumps({**json.loads(body), **change}).encode()
     return await tools.send(SES if seal_again else _UNSEALED, replace(SES.sample, body=changed), "")
@@ -312,7 +315,7 @@ async def test_signed_url_behind_a_proxy_includes_the_query(fixture: Fixture, to
     assert (await tools.send(sign_url(f"{url}?list=1"), case, secret)).json()["accepted"] > 0
 
 
-# Brevo: one open that is reported under several names.
+# Brevo: an open that is reported under several event names.
 
 
 async def test_brevo_open_under_several_names_is_stored_once(tools: WebhookSender) -> None:
@@ -336,7 +339,7 @@ async def test_brevo_open_under_several_names_is_stored_once(tools: WebhookSende
 
 
 def _sign_hubspot(version: str, body: bytes, url: str, secret: str = "client-secret") -> dict[str, str]:
-    """Return the headers that HubSpot's helper makes."""
+    """Return the headers that HubSpot's helper creates."""
     time = str(NOW // 1_000)
     signature = vendor.Signature.get_signature(secret, body.decode(), version, url, "POST", time)
     if version == "v3":
@@ -420,7 +423,7 @@ def test_hubspot_library_accepts_segue_signature(monkeypatch: pytest.MonkeyPatch
 
 
 def test_hubspot_url_is_decoded_before_signing() -> None:
-    """HubSpot documents the decoding; its helper leaves it to the caller."""
+    """HubSpot documents that URLs are decoded before signing; its helper expects the caller to decode them."""
     sent, signed = "https://shop.example.com/a%2Fb%3fc?d=%40e&f=%20g", "https://shop.example.com/a/b?c?d=@e&f=%20g"
     _verify(_sign_hubspot("v3", _BODY, signed), {}, sent, _BODY)
 

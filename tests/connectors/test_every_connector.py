@@ -1,4 +1,4 @@
-"""The same checks for every connector, driven by its fixture, over a real socket and with a real database."""
+"""The same checks for every connector, with the cases of its fixture, over a real socket and with a real database."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def module_database_url(databases: TestDatabases) -> Iterator[str]:
 async def module_tools(
     module_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[WebhookSender]:
-    """One application for the whole module: starting one takes longer than most tests here."""
+    """Return one application for the whole module, because its start takes longer than most tests here."""
     settings = Settings.model_validate(
         {
             "DATABASE_URL": module_database_url,
             "data_dir": tmp_path_factory.mktemp("data"),
             "port": 0,
-            "address_rate": "1000000/minute",  # the clock is frozen, so no window ever ends
+            "address_rate": "1000000/minute",  # The clock is frozen, so a rate window would never end.
         }
     )
     certificates = {url: body for fixture in FIXTURES.values() for url, body in fixture.certificates.items()}
@@ -56,7 +56,10 @@ async def module_tools(
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def tools(module_tools: WebhookSender, request: pytest.FixtureRequest) -> AsyncIterator[WebhookSender]:
-    """The application of the module without messages, at the fixtures' time, and a source key of the test's own."""
+    """Return the application of the module, without messages and with a source key for this test.
+
+    Its clock shows the time of the fixtures.
+    """
     module_tools.clock.instant = NOW
     module_tools.source = f"tool-{sha256(request.node.nodeid.encode()).hexdigest()[:12]}"
     yield module_tools
@@ -77,7 +80,7 @@ def test_fixture_sends_the_documented_sample(fixture: Fixture) -> None:
 async def test_delivery_is_stored_as_expected(
     fixture: Fixture, tools: WebhookSender, subtests: pytest.Subtests
 ) -> None:
-    """Deliver each case to an empty database."""
+    """Deliver each case of the fixture to an empty database."""
     secret = await tools.add(fixture)
     for case in fixture.cases:
         with subtests.test(case.about):
@@ -107,23 +110,23 @@ async def _deliver(tools: WebhookSender, fixture: Fixture, case: Case, secret: s
 
 
 async def _check_customer(tools: WebhookSender, case: Case) -> None:
-    """Compare the customer's timeline, traits and identities with those of the case."""
+    """Compare the customer's touchpoints, traits and identities with those that the case expects."""
     items = (await tools.ask("GET", f"/v1/customers/{case.who}/touchpoints?limit=1000"))["items"]
     items = sorted((item for item in items if item["name"]), key=lambda item: parse(item["occurred_at"]) or 0)
     assert [(item["name"], item["channel"], parse(item["occurred_at"])) for item in items] == [
         (touchpoint.name, touchpoint.channel, parse(touchpoint.occurred_at)) for touchpoint in case.touchpoints
     ]
     for item, expected in zip(items, case.touchpoints, strict=True):
-        assert _select_members(item["properties"], expected.properties) == expected.properties
-        assert _select_members(item["context"], expected.context) == expected.context
+        assert _select_fields(item["properties"], expected.properties) == expected.properties
+        assert _select_fields(item["context"], expected.context) == expected.context
     customer = await tools.ask("GET", f"/v1/customers/{case.who}")
-    assert _select_members(customer["traits"], case.traits) == case.traits
+    assert _select_fields(customer["traits"], case.traits) == case.traits
     identities = {f"{identity['kind']}:{identity['value']}" for identity in customer["identities"]}
     assert set(case.identities) <= identities
 
 
-def _select_members(members: dict[str, Any], names: Any) -> dict[str, Any]:
-    return {name: members.get(name) for name in names}
+def _select_fields(fields: dict[str, Any], names: Any) -> dict[str, Any]:
+    return {name: fields.get(name) for name in names}
 
 
 @every_kind
@@ -154,7 +157,7 @@ async def test_unauthenticated_delivery_is_refused(fixture: Fixture, tools: Webh
 
 
 _SIGNED_WITHOUT_SECRET = ("ses",)
-"""Kinds without a secret: SES signs with a certificate, and the source lists the accepted topics."""
+"""Kinds of source without a secret: SES signs with a certificate, and the source lists the accepted topics."""
 
 
 def _other_secret(fixture: Fixture) -> str:
@@ -162,7 +165,7 @@ def _other_secret(fixture: Fixture) -> str:
 
 
 async def _send_refused(tools: WebhookSender, fixture: Fixture, case: Case, secret: str) -> str:
-    """Send a delivery that must be refused; return the reason."""
+    """Send a webhook that must be refused; return the reason."""
     response = await tools.send(fixture, case, secret)
     assert response.status_code == 401, response.text
     problem = response.json()

@@ -51,7 +51,10 @@ async def test_front_challenge_is_answered_if_signed(settings: Settings) -> None
 
 @pytest.mark.parametrize("sign", [FRONT.sign, _by_rule], ids=["by-app", "by-rule"])
 async def test_front_event_with_a_challenge_header_is_stored(sign: Any, settings: Settings) -> None:
-    """The signature does not cover the header, which an intermediary may have added."""
+    """An intermediary may add the challenge header, because the signature does not cover it.
+
+    The event must be stored.
+    """
     challenged = {"content-type": "application/json", "X-Front-Challenge": "c-1"}
     async with running_webhook_sender(settings) as tools:
         secret = await tools.add(FRONT)
@@ -78,8 +81,9 @@ async def test_freshdesk_equal_body_after_a_minute_is_stored_again(settings: Set
 @pytest.mark.parametrize("spaces", [900, 3_000])
 @pytest.mark.parametrize(("before", "after"), [("{", "!"), ("{a", "!"), ("{a:", "\n!")])
 def test_freshdesk_trigger_is_parsed_in_bounded_time(before: str, spaces: int, after: str) -> None:
-    """Measure processor time, because other processes may run. Without a length limit, 900 spaces took 0.5 s and 3000
-    spaces took 15 s.
+    """Measure processor time, because other processes may run.
+
+    Without a length limit, 900 spaces took 0.5 s and 3000 spaces took 15 s.
     """
     ticket = {"ticket_id": "7", "triggered_event": before + " " * spaces + after}
     started = process_time()

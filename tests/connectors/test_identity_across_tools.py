@@ -1,4 +1,4 @@
-"""One person in a web shop, its e-mails and its help desk becomes one customer, in any order of arrival.
+"""One person who uses a web shop, its e-mails and its help desk becomes one customer, in any order of arrival.
 
 The person visits anonymously, follows a newsletter link that contains the user id, buys, opens a ticket, gives a bad
 rating, receives an apology, and buys again.
@@ -27,7 +27,7 @@ from tests.support.webhook_sender import WebhookSender, running_webhook_sender
 WHO = "user_id:user-1"
 DAY = 86_400
 BEGIN = 1_777_888_800 - 40 * DAY
-"""2026-03-25T10:00:00Z in seconds, 41 days and two hours before ``NOW``."""
+"""2026-03-25T10:00:00Z in seconds since 1970, which is 41 days and two hours before ``NOW``."""
 ZENDESK_SECRET = "the signing secret"
 STEPS = 10
 
@@ -79,7 +79,7 @@ def mail(days: float, event: str, **more: Any) -> Send:
 
 
 def ticket(days: float, event: str, **more: Any) -> Send:
-    """Return a function that sends the body of a Zendesk trigger with Zendesk's signature."""
+    """Return a function that sends the body of a Zendesk trigger, signed as Zendesk does."""
 
     async def send(tools: WebhookSender) -> None:
         members = {"ticket_id": "77", "event": f"ticket.{event}", "email": "user@example.com", "requester_id": "9"}
@@ -122,7 +122,7 @@ async def _prepare(tools: WebhookSender) -> None:
 
 
 async def _read_customer(tools: WebhookSender) -> dict[str, Any]:
-    """Return every read of the customer, without the times of storage."""
+    """Return the responses of all reads of the customer, without the times at which data was stored."""
     customer = await tools.ask("GET", f"/v1/customers/{WHO}")
     timeline = await tools.ask("GET", f"/v1/customers/{WHO}/touchpoints?limit=100")
     stages = await tools.ask("GET", f"/v1/customers/{WHO}/journey")
@@ -146,7 +146,7 @@ async def test_events_in_order_build_one_customer(settings: Settings) -> None:
         unhappy = []
         for step in steps:
             await step(tools)
-            if step not in steps[:3]:  # the customer has no user id before the click
+            if step not in steps[:3]:  # The customer has no user id before the click on the newsletter link.
                 segments = (await tools.ask("GET", f"/v1/customers/{WHO}"))["segments"]
                 unhappy.append("unhappy-now" in {segment["key"] for segment in segments})
         assert unhappy == [False, False, False, False, True, True, True]

@@ -63,7 +63,7 @@ async def test_shopify_order_of_two_subscriptions_is_stored_once(tools: WebhookS
 
 
 async def test_shopify_body_with_a_new_event_id_header_is_a_duplicate(tools: WebhookSender) -> None:
-    """The signature does not cover the headers: a captured body could be sent with new event ids."""
+    """The signature does not cover the headers, so a recorded body could be sent again with a new event id."""
     await tools.add(shopify.FIXTURE)
     body = {"id": 1, "token": "t-1", "email": "user@example.com", "updated_at": "2026-05-04T10:00:00Z"}
     receipts = [await _send(tools, shopify.FIXTURE, "checkouts/update", body, n) for n in (1, 2)]

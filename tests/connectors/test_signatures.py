@@ -1,4 +1,4 @@
-"""Signatures of the vendors' libraries are accepted here, and the libraries accept the signatures made here."""
+"""Segue accepts the signatures of the vendors' libraries, and these libraries accept Segue's signatures."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_standard_webhooks_accepts_library_signatures(library: type, names: str,
 
 @pytest.mark.parametrize("library", [standardwebhooks.Webhook, svix.Webhook])
 def test_libraries_accept_segue_standard_webhooks_signature(library: type) -> None:
-    now = datetime.now(UTC)  # the libraries read the clock themselves
+    now = datetime.now(UTC)  # The libraries read the system clock.
     assert STANDARD.sign is not None
     signed = STANDARD.sign(WebhookRequest(body=BODY.encode(), received_at=int(now.timestamp() * 1_000_000)), SECRET)
     library(SECRET).verify(BODY, dict(signed.headers))
@@ -132,7 +132,7 @@ def _create_sendgrid_key() -> tuple[EllipticCurvePrivateKey, str]:
 
 
 def test_sendgrid_helper_and_connector_agree() -> None:
-    """SendGrid's helper and the connector read the same headers, and accept and refuse the same signatures."""
+    """SendGrid's helper and the connector read the same headers, and agree on which signatures are valid."""
     (private, public), (stranger, _) = _create_sendgrid_key(), _create_sendgrid_key()
     helper = EventWebhook(public)
     time = str(int(NOW.timestamp()))
@@ -161,7 +161,7 @@ CLIENT_SECRET = "hubspot-secret"
 
 
 def _verify_hubspot(body: str, version: str, at: datetime, headers: dict[str, str], **options: str) -> None:
-    """Verify a HubSpot request; raise SignatureRefused if the signature is invalid."""
+    """Verify a HubSpot request. Raise SignatureRefused if the signature is invalid."""
     received_at = int(at.timestamp() * 1_000_000)
     delivery = WebhookRequest(
         body=body.encode(),
@@ -191,7 +191,7 @@ def test_hubspot_helper_signatures_are_accepted(version: str) -> None:
 
 
 def test_hubspot_helper_accepts_segue_signature() -> None:
-    now = datetime.now(UTC)  # the helper reads the clock itself
+    now = datetime.now(UTC)  # The helper reads the system clock.
     assert HUBSPOT.scheme.sign is not None
     signed = HUBSPOT.scheme.sign(
         WebhookRequest(body=BODY.encode(), url=URL, received_at=int(now.timestamp() * 1_000_000)), CLIENT_SECRET

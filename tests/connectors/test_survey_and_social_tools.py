@@ -1,4 +1,4 @@
-"""Survey and social connectors: handshakes, older signatures, source options and NPS groups."""
+"""Survey and social connectors: handshakes, older signature versions, source options and NPS groups."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def test_typeform_answers_identify_only_with_the_option(tools: WebhookSend
 
 
 async def test_typeform_replay_keeps_the_option(tools: WebhookSender) -> None:
-    """The option is copied into the event, because a replay has no request."""
+    """The connector stores the option in the event, because a replay has no request from which to read it."""
     secret = await tools.add(typeform.IDENTIFYING)
     response = dict(typeform.WITHOUT_HIDDEN_FIELDS["form_response"])
     case = Case("one without its type", json_body({"event_id": "ev-1", "form_response": response}))

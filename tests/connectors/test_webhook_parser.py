@@ -1,4 +1,4 @@
-"""Property tests of the parser: every authenticated body is parsed or rejected, and none raises an exception."""
+"""Property tests of the parser: every authenticated body is parsed or rejected, without an exception."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _with(value: Any, path: tuple[Any, ...], other: Any) -> Any:
 
 
 def _events(tool: Connector) -> list[Any]:
-    """Return the events of all bodies of the fixture that can be split."""
+    """Return the events of all bodies of the fixture that the connector can split into events."""
     events: list[Any] = []
     fixture = FIXTURES[tool.key]
     for case in fixture.cases:

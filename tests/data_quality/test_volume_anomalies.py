@@ -1,4 +1,4 @@
-"""Tests of volume anomalies: against a naive model of single messages, and at the thresholds."""
+"""Tests of volume anomalies: comparison with a naive model that counts single messages, and cases at the thresholds."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ T = 1_767_268_800_000_000
 
 
 def find_naively(arrived: list[int], since: int, now: int) -> tuple[int | None, list[tuple[str, int]]]:
-    """Return the start of the silence, and (kind, hour) of each jump, for the instants at which messages arrived.
+    """Return the start of the silence, if any, and (kind, hour) of each jump.
 
-    The model uses no buckets: it counts the messages of an hour each time.
+    ``arrived`` contains the instants of messages. The model does not use buckets. It counts the
+    messages of an hour each time it needs the number.
     """
 
     def within(begin: int) -> int:
@@ -69,7 +70,7 @@ def series_of(arrived: list[int], event: str | None = None) -> VolumeSeries:
     return VolumeSeries("shop", event, min(hours), dict(hours))
 
 
-# Few hours of the week, so that hours are comparable, and counts close to the thresholds.
+# Use few hours of the week, so that several weeks have the same hour, and counts close to the thresholds.
 SLOTS = st.tuples(st.integers(0, 5), st.integers(0, 2), st.integers(0, 3))
 COUNTS = st.sampled_from([0, 1, 10, 20, 21, 40, 49, 50, 60, 75, 150, 151, 200])
 ARRIVALS = st.dictionaries(SLOTS, COUNTS, min_size=1, max_size=24)
@@ -96,7 +97,7 @@ def test_find_anomalies_agrees_with_a_naive_model(
     )
     joined = [anomaly for anomaly in anomalies if anomaly.kind != "silence"]
     assert sorted(hour for anomaly in joined for hour in hours_of(anomaly)) == sorted(jumps)
-    # Adjacent jumps of one kind are reported as one.
+    # Adjacent jumps of the same kind are reported as one anomaly.
     assert not {(anomaly.kind, anomaly.until) for anomaly in joined} & {
         (anomaly.kind, anomaly.since) for anomaly in joined
     }
@@ -175,7 +176,7 @@ def test_events_of_a_silent_source_are_not_reported() -> None:
     whole, event = VolumeSeries("shop", None, min(hours), hours), VolumeSeries("shop", "e", min(hours), hours)
     now = T + HOUR
     assert [anomaly.event for anomaly in find_anomalies([whole, event], T, now)] == [None]
-    # If the source is active, the silence of a single event is reported.
+    # If the source is active, the silence of one of its events is reported.
     whole = VolumeSeries("shop", None, min(hours), hours | {T: 25})
     assert [(anomaly.kind, anomaly.event) for anomaly in find_anomalies([whole, event], T, now)] == [("silence", "e")]
 
@@ -204,5 +205,5 @@ def test_find_novelties() -> None:
         ("too_many_names", "shop", None),
         ("new_source", "till", None),
     }
-    # The span starts at the beginning of its first hour.
+    # The span starts at a full hour. With T + 30 min it contains T, with T + 1 h it does not.
     assert [anomaly.event for anomaly in find_novelties(firsts[:5], T + HOUR, OTHER)] == []

@@ -1,8 +1,8 @@
-"""Curl commands of a page, and the answers that the page shows for them.
+"""Curl commands of a page, and the responses that the page shows for them.
 
-A block of ``sh`` holds one or more commands, each of which begins a line with ``curl``. A block of ``json`` right after
-it is the answer to the last of them. In an answer ``"..."`` marks what the page leaves out: as the last item of a list,
-or as a member whose value describes the rest.
+A block of ``sh`` contains one or more commands, each of which begins a line with ``curl``. A block of ``json`` right
+after it is the response to the last command. In a response, ``"..."`` marks omitted content: as the last item of a
+list, or as a key whose value describes the rest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ELLIPSIS: Final = "..."
 class Example(NamedTuple):
     command: str
     answer: Any
-    """Parsed JSON; None if the page shows no answer."""
+    """Parsed JSON, or None if the page shows no response."""
 
 
 def curl_examples(page: Path) -> list[Example]:
@@ -49,11 +49,11 @@ def curl_examples(page: Path) -> list[Example]:
 
 
 async def run_examples(page: Path, settings: Settings, now: int | None = None) -> list[Any]:
-    """Send the commands of a page in order to a new workspace, compare the answers, and return them parsed.
+    """Send the commands of a page in order to a new workspace. Compare the responses, and return them parsed.
 
     The clock starts at ``now``, in microseconds since 1970; the default is the earliest instant that the page shows. If
-    the shown answer has an ``as_of``, the clock moves there first. A command must succeed unless the page shows a
-    problem with another status.
+    the page shows a response with ``as_of``, the clock moves to that instant first. A command must succeed unless the
+    page shows an error response.
     """
     assert settings.database_url is not None
     clock = FrozenClock(_first_instant(page) if now is None else now)
@@ -94,7 +94,7 @@ def _first_instant(page: Path) -> int:
 
 
 def build_request(client: httpx.AsyncClient, command: str, directory: Path | None = None) -> httpx.Request:
-    """Return the request that curl would send; files of ``--data-binary @FILE`` are in ``directory``."""
+    """Return the HTTP request that curl would send. ``--data-binary @FILE`` reads a file in ``directory``."""
     parser = argparse.ArgumentParser()
     parser.add_argument("-u", dest="user")
     parser.add_argument("-H", dest="header", action="append", default=[])
@@ -115,7 +115,7 @@ def build_request(client: httpx.AsyncClient, command: str, directory: Path | Non
 
 
 def compare_answer(answer: Any, expected: Any, path: str = "") -> None:
-    """Raise AssertionError, with the JSON path, where an answer differs from the one that a page shows."""
+    """Raise AssertionError, with the JSON path, if a response differs from the one that the page shows."""
     if isinstance(expected, dict) and isinstance(answer, dict):
         is_shortened = ELLIPSIS in expected
         for key, value in expected.items():

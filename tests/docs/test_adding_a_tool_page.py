@@ -1,4 +1,4 @@
-"""The example of ``docs/adding-a-tool.md`` passes the checks of every connector."""
+"""The example connector of ``docs/adding-a-tool.md`` passes the checks that every connector must pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples of ``docs/data-quality.md`` run, and its numbers are those of the code."""
+"""The examples of ``docs/data-quality.md`` run, and its numbers match the constants of the code."""
 
 from __future__ import annotations
 

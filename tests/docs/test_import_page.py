@@ -1,4 +1,4 @@
-"""The examples of ``docs/import.md`` and ``docs/shops.md`` are readable and their tables complete."""
+"""The examples of ``docs/import.md`` and ``docs/shops.md`` can be imported, and their tables are complete."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def test_example_mapping_is_equal_in_toml(tmp_path: Path) -> None:
     tables = {"columns": mapping["columns"], "constants": mapping["constants"], **_inside(mapping, "values")}
     (tmp_path / "till.json").write_text(text)
     (tmp_path / "till.toml").write_text(
-        _toml(flat) + "".join(f"[{name}]\n{_toml(members)}" for name, members in tables.items())
+        _toml(flat) + "".join(f"[{name}]\n{_toml(fields)}" for name, fields in tables.items())
     )
     assert read_mapping(tmp_path / "till.json") == read_mapping(tmp_path / "till.toml")
 
 
 def _inside(mapping: dict[str, Any], name: str) -> dict[str, Any]:
-    return {f"{name}.{inner}": members for inner, members in mapping[name].items()}
+    return {f"{name}.{inner}": fields for inner, fields in mapping[name].items()}
 
 
-def _toml(members: dict[str, Any]) -> str:
-    """Write flat members as TOML, whose names and scalars are those of JSON."""
-    return "".join(f"{json.dumps(name)} = {json.dumps(value)}\n" for name, value in members.items())
+def _toml(fields: dict[str, Any]) -> str:
+    """Write a flat object as TOML, in which its keys and scalars look the same as in JSON."""
+    return "".join(f"{json.dumps(name)} = {json.dumps(value)}\n" for name, value in fields.items())
 
 
 def test_mapping_fields_and_built_in_mappings_are_listed() -> None:

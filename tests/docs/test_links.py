@@ -1,4 +1,4 @@
-"""Links, file names, test names and function names in the pages exist."""
+"""Links, files, tests and functions that the pages mention exist."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_mentioned_files_exist(page: Path) -> None:
 
 @pages
 def test_mentioned_functions_exist(page: Path) -> None:
-    """A page writes a function, method or class of the package ``app`` as ``a.b.c()``."""
+    """Pages write a function, method or class of the package ``app`` as ``a.b.c()``."""
     for dotted in re.findall(r"`([a-zA-Z_]+(?:\.[a-zA-Z_]+)+)\(\)`", prose(page)):
         assert callable(_resolve(dotted)), dotted
 

@@ -1,4 +1,4 @@
-"""The README: its curl commands are sent and the answers compared, its limits are those of the code."""
+"""README: its curl commands return the responses that it shows, and its limits match the code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.docs.curl_examples import curl_examples, run_examples
 from tests.docs.markdown import COMPATIBILITY, GLOSSARY, PAGES, README, REFERENCE, ROOT, blocks, links, name_of, read
 
 LANGUAGES = {"sh", "json", "js", "text", "python", "html"}
-"""Languages of blocks. The tests of ``tests/browser`` run the HTML."""
+"""Languages of code blocks. The tests in ``tests/browser`` run the HTML blocks."""
 LINES_MAX = 150
 
 
@@ -78,7 +78,10 @@ async def test_curl_examples_of_the_readme_answer_as_shown(settings: Settings) -
 
 
 CURL_PAGES = [page for page in (*sorted(REFERENCE.glob("*.md")), GLOSSARY) if curl_examples(page)]
-"""Pages on which a block of JSON after a command is its answer; ``test_guide_examples.py`` runs the others."""
+"""Pages on which each block of JSON after a command is its response.
+
+``test_guide_examples.py`` covers the other pages.
+"""
 
 
 @pytest.mark.parametrize("page", CURL_PAGES, ids=name_of)
@@ -107,7 +110,7 @@ def test_every_page_of_docs_is_in_the_index() -> None:
 
 
 def test_picture_of_the_flow_needs_no_theme() -> None:
-    """The SVG draws all text on filled boxes and refers to no other file, so it is legible on any background."""
+    """The SVG loads no other file and draws all text on filled boxes, so it is legible on any background."""
     svg = read(ROOT / "docs" / "images" / "flow.svg")
     assert "<title" in svg
     assert "<desc" in svg

@@ -1,4 +1,4 @@
-"""The reference lists exactly the settings, limits, codes, routes, commands and metrics of the code."""
+"""The reference pages list exactly the settings, limits, codes, routes, commands and metrics of the code."""
 
 from __future__ import annotations
 
@@ -118,7 +118,10 @@ async def test_error_codes_statuses_and_titles() -> None:
 
 
 async def _problems_of_the_framework() -> list[dict[str, Any]]:
-    """Return the answers to an unknown path, a wrong method and an invalid parameter, all without a handler."""
+    """Return the responses to an unknown path, a wrong method and an invalid parameter.
+
+    FastAPI sends them without calling a handler.
+    """
     app = FastAPI()
     add_problem_handlers(app)
 

@@ -1,8 +1,8 @@
 """Every rule on ``docs/rules.md``, in the README and on the page of the HTTP API runs as shown.
 
 The answers to the 25 questions are compared with answers worked out by hand; all rules are compared with the reference
-implementation. A case is the history of one customer and the expected answers at some clocks, each with the instant at
-which the answer changes if no message arrives. All instants are UTC.
+implementation. A case is the history of one customer and the expected answers at several instants. Each answer has the
+instant at which it changes if no message arrives. All instants are UTC.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ STAGES = {one["key"]: [(stage["key"], stage["rule"]) for stage in one["stages"]]
 
 
 def at(text: str) -> int:
-    """Parse an instant such as ``"10-06 09:00"``; the year is 1997 by default."""
+    """Parse an instant such as ``"10-06 09:00"``. The year is 1997 unless the text contains one."""
     full = text if text[4:5] == "-" else f"1997-{text}"
     return (datetime.fromisoformat(full).replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 
@@ -71,13 +71,16 @@ PRICING = did("09-20 10:00", "page_viewed", path="/pricing")
 
 
 class Expected(NamedTuple):
-    """The expected truth of a rule at a clock, and when it changes if no message arrives (empty: never)."""
+    """Expected truth of a rule at the instant ``clock``.
+
+    ``until`` is the instant at which time changes it; empty means never.
+    """
 
     clock: str
     truth: bool
     until: str = ""
     also: tuple[Entry, ...] = ()
-    """Entries in addition to the history of the case."""
+    """Entries that are added to the history of the case."""
     instead: tuple[Entry, ...] = ()
     """Entries that replace the history of the case."""
     bucketing_key: tuple[str, str] = PERSON
@@ -88,7 +91,7 @@ class Case:
     history: list[Entry]
     expectations: list[Expected]
     segments: tuple[str, ...] = ()
-    """Keys of the segments whose rules the page shows below the answer, in order."""
+    """Keys of the segments whose rules the page shows after the answer, in order."""
 
 
 CASES: dict[str, Case] = {
@@ -134,7 +137,8 @@ CASES: dict[str, Case] = {
             Expected("09-30", False, "10-01"),
             Expected("10-01", True, "10-09"),
             Expected("10-02", False, "1998-10-01", also=(ordered("04-01"),)),
-            # Bought in the week before the last birthday: in when that order is a year old.
+            # The last purchase is in the week before the last birthday. The rule becomes true when that order is a year
+            # old.
             Expected("10-01", False, "10-05 09:00", also=(ordered("1996-10-05 09:00"),)),
             Expected("10-05 09:00", True, "10-09", also=(ordered("1996-10-05 09:00"),)),
         ],
@@ -175,7 +179,7 @@ CASES: dict[str, Case] = {
         [
             Expected("09-15 11:00", False),
             Expected("10-01", True, "10-20 12:00"),
-            # Two in one month, until the months that are counted back part them.
+            # Two orders are in the same month. The rule changes when the counted months no longer split there.
             Expected("10-01", False, "10-15", instead=(ordered("08-10"), ordered("09-15"), ordered("09-20"))),
         ],
     ),
@@ -246,7 +250,7 @@ CASES: dict[str, Case] = {
             Expected("08-02", False, "08-31"),
             Expected("08-31", True, "1998-07-01"),
             Expected("08-31", False, instead=(ordered("07-01", 400), ordered("08-01", 599))),
-            # The first order leaves the year before thirty days are over: the count restarts.
+            # The first order is more than a year old before the sum has held for thirty days, so the count restarts.
             Expected("08-02", False, instead=(ordered("1996-08-25", 400), ordered("08-01", 600))),
             Expected(
                 "08-31", False, "09-27", (ordered("08-28", 400),), (ordered("1996-08-25", 400), ordered("08-01", 600))
@@ -294,7 +298,7 @@ CASES: dict[str, Case] = {
         [
             Expected("09-28", False),
             Expected("09-28 23:30", True, "12-19 12:00"),
-            # In Lisbon it was Monday already.
+            # In Lisbon it was already Monday.
             Expected("09-30", False, also=(identified("09-29 12:00", timezone="Europe/Lisbon"),)),
         ],
     ),
@@ -381,20 +385,20 @@ CASES: dict[str, Case] = {
         ],
     ),
 }
-"""Question -> history and expected answers."""
+"""Question -> history and expected answers"""
 
 
 # ------------------------------------------------------------------------------------------------- the page
 
 
 class Shown(NamedTuple):
-    """One question of the page, with its rule."""
+    """One question of the page and the rule that answers it."""
 
     rule: Any
     traits: dict[str, Any]
-    """Computed traits shown below the rule: key -> value expression."""
+    """Computed traits that the page shows after the rule: key -> value expression."""
     others: list[Any]
-    """Rules of segments shown below the rule."""
+    """Rules of segments that the page shows after the rule."""
 
 
 def load(text: str) -> Any:
@@ -497,7 +501,7 @@ COMMON: list[Entry] = [
     did("09-09 13:30", "Checkout Started"),
     ordered("09-10 12:00", 120),
 ]
-"""One year of a customer, with at least one touchpoint for every kind of rule."""
+"""One year of a customer, with at least one touchpoint for each kind of rule."""
 CLOCKS = [
     *("1996-12-01", "01-10 09:00", "02-28 12:00", "03-13 23:30", "04-07 08:00", "04-10", "05-04 23:00", "05-20"),
     *("06-10", "09-06 12:00", "09-08 12:00", "09-09 13:00", "09-09 15:00", "09-11", "10-10 12:00", "1998-06-01"),

@@ -1,4 +1,4 @@
-"""``docs/website.md`` describes the browser library as built: its hash, size, options and calls."""
+"""``docs/website.md`` matches the built browser library: its hash, size, options and calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOURCES = {path.name: path.read_text(encoding="utf-8") for path in (SCRIPT.paren
 
 
 def section(heading: str) -> str:
-    """Return the text below a heading, up to the next heading."""
+    """Return the text from a heading to the next heading."""
     match = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^#|\Z)", PAGE, re.DOTALL | re.MULTILINE)
     assert match, heading
     return match[1]

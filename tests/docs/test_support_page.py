@@ -1,4 +1,4 @@
-"""The definitions of ``docs/support.md`` are accepted, and select the customers that the page describes."""
+"""The definitions of ``docs/support.md`` are valid, and select the customers that the page describes."""
 
 from __future__ import annotations
 

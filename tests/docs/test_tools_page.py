@@ -27,7 +27,7 @@ def test_text_policies_are_listed() -> None:
 
 
 def _rows_by_kind() -> dict[str, list[str]]:
-    """Return the rows of the table of tools by the kinds that they name."""
+    """Return the rows of the table of tools by the kinds in their first cells."""
     section = read(COMPATIBILITY).partition("\n## Tools\n")[2].partition("\n## ")[0]
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")]
     return {kind: row for row in table for kind in re.findall(r"`([a-z0-9_-]+)`", row[0])}
@@ -46,7 +46,10 @@ def test_listed_tool_links_its_fixture(kind: str) -> None:
 
 
 def test_names_of_the_vocabulary_are_used_by_a_connector() -> None:
-    """Every name of the page is written by the code or shown by a fixture; those after ``push.`` are derived."""
+    """Check that every name on the page occurs in the code or in a fixture.
+
+    Names that the code composes, such as those after ``email.``, occur without their prefix.
+    """
     folders = (ROOT / "app", ROOT / "tests" / "connectors" / "tools")
     code = "\n".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     names = [
@@ -56,6 +59,6 @@ def test_names_of_the_vocabulary_are_used_by_a_connector() -> None:
         for name in re.findall(r"`([a-z]+\.[a-z_]+|[A-Z][a-zA-Z]+ [A-Z][A-Za-z ]+)`", row[1])
     ]
     assert len(names) > 30
-    # Names of email events are composed, for example of "email." and "converted".
+    # Names of email events are composed, for example from "email." and "converted".
     missing = [name for name in names if f'"{name}"' not in code and f'"{name.removeprefix("email.")}"' not in code]
     assert missing == []

@@ -1,4 +1,4 @@
-"""CDNOW purchases, sent through a vendor SDK to a running server, give the published figures."""
+"""CDNOW purchases, sent through a vendor SDK to a running server, reproduce the published figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from examples.cdnow.orders import PUBLISHED, SAMPLE, read_orders
 
 
 def test_sample_has_the_published_counts() -> None:
-    """Count independently of the service, so that two equal errors cannot agree."""
+    """Count without the service, so that the counts and the service cannot share an error."""
     orders = read_orders()
     assert (len(orders), len({order.customer for order in orders})) == (6_696, 2_357)
     within = Counter(order.customer for order in orders if order.ordered_at.date() <= date(1997, 9, 30))

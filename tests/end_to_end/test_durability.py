@@ -1,6 +1,6 @@
-"""``kill -9`` under load: no acknowledged message is lost or stored twice, and the state equals the log.
+"""``kill -9`` under load: no acknowledged message is lost or stored twice, and the state matches a replay of the log.
 
-PostgreSQL runs with production settings, fsync included. ``python -m bench.durability`` runs longer.
+PostgreSQL runs with production settings, fsync included. ``python -m bench.durability`` runs the same load for longer.
 """
 
 from __future__ import annotations

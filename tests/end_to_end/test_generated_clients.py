@@ -25,12 +25,15 @@ pytestmark = pytest.mark.slow
 PROGRAMS: Final = Path(__file__).parent / "generated_clients"
 _RUN_SECONDS_MAX: Final = 300
 _PYTHON_CONFIG: Final = "post_hooks: []\ncontent_type_overrides:\n  image/gif: application/octet-stream\n"
-"""``post_hooks`` would format the code; the generator needs a configured type for images."""
+"""Options of the generator. ``post_hooks`` would format the code, and the content type of images is not built in."""
 
 
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
-    """The generators, installed once into the user's cache. Skip the test without npm or its registry."""
+    """Return the generators, which are installed once into the user's cache.
+
+    Skip the test if npm or its registry is missing.
+    """
     package = (PROGRAMS / "package.json").read_bytes()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     directory = cache / "segue-tests" / f"clients-{sha256(package).hexdigest()[:12]}"
@@ -50,7 +53,7 @@ def node_modules() -> Path:
 
 @pytest.fixture
 def project(server: Server, tmp_path: Path) -> Iterator[Path]:
-    """A directory with the programs and the document that the running server publishes."""
+    """Return a directory with the programs and with the OpenAPI document of the running server."""
     project = tmp_path / "project"
     shutil.copytree(PROGRAMS, project)
     (project / "openapi.json").write_bytes(httpx.get(f"{server.url}/openapi.json").content)
@@ -100,7 +103,7 @@ def _run_checked(command: Sequence[str], directory: Path) -> str:
 
 
 def _run(command: Sequence[str], directory: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program, preferring those installed beside this Python: node and npm come as a wheel."""
+    """Run a program. Prefer programs installed beside this Python, because node and npm are installed as a wheel."""
     programs = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"}
     environment.pop("PYTHONPATH", None)

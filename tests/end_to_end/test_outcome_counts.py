@@ -1,8 +1,9 @@
 """Every outcome of every endpoint is counted exactly once: in the response, the source's health and the metrics.
 
-Each entrance (a group of endpoints) has a source of its own and a table of requests, which are sent in order. After
-each request the test compares the row with the response, with the changes of ``GET /v1/sources/{key}/health`` and of
-all outcome counters of ``/metrics``, and with the new erasure requests. No other counter may change.
+Each entrance (a group of endpoints) has its own source and a table of requests, which are sent in order. A row of the
+table contains a request and its expected effects. After each request the test compares these with the response, with
+the changes of ``GET /v1/sources/{key}/health`` and of all outcome counters of ``/metrics``, and with the new erasure
+requests. Other counters must not change.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def without(message: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def batch(*items: Any) -> bytes:
-    """Return the body of a batch. Items of type bytes are JSON already."""
+    """Return the body of a batch. An item of type bytes is already JSON."""
     texts = (item if isinstance(item, bytes) else json.dumps(item).encode() for item in items)
     return b'{"writeKey":"%b","batch":[%b]}' % (KEY.encode(), b",".join(texts))
 
@@ -684,7 +685,7 @@ STANDARD = Entrance(
 
 
 def mailgun_delivery(id: str, token: str) -> Delivery:
-    """Return a delivery. Its signature covers the time and the token, but not the event."""
+    """Return a Mailgun webhook, whose signature covers the time and the token but not the event."""
     signature = hmac.new(mailgun.FIXTURE.secret.encode(), f"{BEGAN}{token}".encode(), sha256).hexdigest()
     event = {"event": "opened", "id": id, "timestamp": BEGAN, "recipient": "outcomes@example.com"}
     proof = {"timestamp": str(BEGAN), "token": token, "signature": signature}
@@ -848,7 +849,7 @@ def http(server: Server) -> Iterator[httpx.Client]:
 
 
 def create_source(http: httpx.Client, server: Server, entrance: Entrance) -> Target:
-    """Create the source of the entrance with its secret and, for SDKs and flat events, a tracking plan."""
+    """Create the source of the entrance. It gets the secret and, for SDKs and flat events, a tracking plan."""
     secret = {"Authorization": f"Bearer {server.secret_key}"}
     options = {"key": entrance.key, "kind": entrance.kind, "bots": entrance.bots}
     created = http.post("/v1/sources", json=options, headers=secret).raise_for_status().json()
@@ -874,7 +875,7 @@ def test_each_outcome_counts_once(server: Server, http: httpx.Client, entrance: 
 
 
 def test_import_command_counts_in_health(server: Server, http: httpx.Client, tmp_path: Path) -> None:
-    """``segue import`` is another process: it counts in the source's health, not in the server's metrics."""
+    """``segue import`` is a separate process, so it counts in the source's health but not in the server's metrics."""
     entrance = Entrance("counts-import-command", ())
     target = create_source(http, server, entrance)
     file = tmp_path / "messages.ndjson"

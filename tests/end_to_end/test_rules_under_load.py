@@ -1,8 +1,9 @@
 """Thirty random rules under load: member lists, counts, explanations and verification must agree.
 
 Two servers receive late, duplicate and merging messages of the same customers while rules are defined, edited and
-archived. Readers compare responses over HTTP, if nothing arrived between them, and within single database snapshots,
-where they must always agree. At the end all results are compared with the reference evaluator.
+archived. Readers compare responses over HTTP, which must agree if no message arrived between them. They also compare
+queries within one database snapshot, which must always agree. At the end all results are compared with the reference
+evaluator.
 """
 
 from __future__ import annotations
@@ -61,16 +62,16 @@ MESSAGES = 200
 SENDERS_PER_SERVER = 2
 READERS = 2
 THINK_SECONDS_MAX = 0.5
-"""Longest pause of a sender, so that readers find moments without traffic."""
+"""Longest pause of a sender in seconds. Pauses let readers find moments without traffic."""
 
 TWIN_SHARE = 0.15
 CAPS = {"anonymous_id": 1_000, "email": 20}
 SETTINGS = {"default_journey": "main", "series_points_max": 12, "fill_customers_max": 7}
 SHARE_MIN, SHARE_MAX = 0.1, 0.9
-"""Share of customers for whom a rule must hold. Other rules test little."""
+"""Minimum and maximum share of customers for whom a rule must hold, because rules outside it test little."""
 
 LOUD_ATTEMPTS = 1
-"""Number of attempts under traffic, after which a reader pauses the senders. The workers continue."""
+"""Number of attempts of a reader under traffic. It then pauses the senders, but not the workers."""
 
 HISTORIES = 3
 """Number of customers whose intervals are compared with the reference evaluator, which is slow."""
@@ -82,7 +83,7 @@ SETTLED_SECONDS_MAX = 60.0
 
 
 class Plan(NamedTuple):
-    """Everything that is sent and defined. It depends only on the seed and the start time of the test."""
+    """All messages and definitions of the test. They depend only on the seed and the start time."""
 
     sent: list[SentMessage]
     first: Definitions
@@ -135,7 +136,7 @@ async def _live(servers: Sequence[Server], database_url: str, settings: Mapping[
 
 
 def plan_of(draw: Random, now: int) -> Plan:
-    """Draw rules until enough of them hold for some customers and not for others."""
+    """Draw rules until enough rules hold for some customers but not for others."""
     days = (now - START) // DAY
     sent = [_message(draw, number, now, days) for number in range(MESSAGES)]
     world = _moved_world(worlds(draw), days)
@@ -152,7 +153,7 @@ def plan_of(draw: Random, now: int) -> Plan:
                 return rule
 
     segments = {**world.segments, **{f"r{number:02}": drawn(world) for number in range(RULES - len(world.segments))}}
-    # Other rules refer to "one", so its new version must not refer to them.
+    # Other rules refer to the segment "one", so its new version must not refer to those rules.
     edits = {"one": drawn(World(traits=world.traits, timezone=world.timezone)), "r03": drawn(world)}
     return Plan(sent, Definitions(segments, base.journeys, "main", base.traits, base.timezone), edits, "r05")
 
@@ -163,7 +164,7 @@ def _moved_world(world: World, days: int) -> World:
 
 
 def _moved(value: Any, days: int) -> Any:
-    """Shift the dates of 1997 in rules and documents to the time of the test."""
+    """Shift the dates of 1997 in rules and properties to the time of the test."""
     if isinstance(value, dict):
         return {name: _moved(entry, days) for name, entry in value.items()}
     if isinstance(value, list):
@@ -172,12 +173,12 @@ def _moved(value: Any, days: int) -> Any:
         try:
             return f"{date.fromisoformat(value[:10]) + timedelta(days)}{value[10:]}"
         except ValueError:
-            return value  # a day that does not exist
+            return value  # The date does not exist, for example 30 February.
     return value
 
 
 def _message(draw: Random, number: int, now: int, days: int) -> SentMessage:
-    """Draw a message of one of a few customers, sometimes with a device or address of the next one."""
+    """Draw a message of one of a few customers, sometimes with a device or address of the next customer."""
     person = draw.randrange(PEOPLE)
     t, message_id, source = _instant(draw, now), f"m{number}", draw.choice([*SOURCES, "default"])
     beside = (person + 1) % PEOPLE
@@ -196,7 +197,7 @@ def _message(draw: Random, number: int, now: int, days: int) -> SentMessage:
 
 
 def _instant(draw: Random, now: int) -> int:
-    """Draw an instant: sometimes during the test or later, mostly in the last hours and days, sometimes long ago."""
+    """Draw an instant: sometimes during the test or after it, mostly in the last hours and days, sometimes long ago."""
     match draw.randrange(10):
         case 0:
             return now + draw.randrange(30) * SECOND
@@ -214,7 +215,7 @@ def _instant(draw: Random, now: int) -> int:
 
 @dataclass
 class Talk:
-    """Client of both servers. Each request goes to a random one, so both must have the same data."""
+    """Client of both servers. It sends each request to a random server, so both must return the same data."""
 
     clients: list[httpx.AsyncClient]
     draw: Random = field(default_factory=lambda: Random(0))
@@ -230,7 +231,7 @@ class Talk:
         return answer.json()
 
     async def define(self, plan: Plan, places: Sequence[int]) -> None:
-        """Define some of the segments, by position. The first call also defines everything that they refer to."""
+        """Define the segments at these positions. The first call also defines everything that segments refer to."""
         keys = list(plan.first.segments)
         if 0 in places:
             for key, value in plan.first.traits.items():
@@ -255,7 +256,7 @@ class Talk:
         assert answer.is_success, answer.text
 
     async def versions(self) -> dict[str, int]:
-        """Return the current versions of the test's segments."""
+        """Return the current versions of the segments of this test."""
         response = (await self.ask("/v1/segments"))["items"]
         return {entry["key"]: entry["version"] for entry in response if entry["key"] in _OURS}
 
@@ -286,7 +287,10 @@ async def _talking(servers: Sequence[Server], secret_key: str) -> AsyncIterator[
 
 
 class Traffic:
-    """Send all messages, shuffled, in small batches, each to one server or both. ``version`` counts requests."""
+    """Sends all messages, shuffled, in small batches, each to one server or both.
+
+    ``version`` is increased with each request, so that readers notice new messages.
+    """
 
     def __init__(self, talk: Talk, keys: Mapping[str, str], sent: Sequence[SentMessage], draw: Random) -> None:
         self.talk = talk
@@ -340,7 +344,7 @@ class Traffic:
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
-        """Pause the senders and wait for requests in flight."""
+        """Pause the senders and wait until no request is in flight."""
         self._open.clear()
         try:
             while self.in_flight:
@@ -351,7 +355,7 @@ class Traffic:
 
 
 async def change_definitions(talk: Talk, traffic: Traffic, plan: Plan) -> None:
-    """Define, edit and archive rules during the traffic. Two edits overlap; one affects most other rules."""
+    """Define, edit and archive rules during the traffic. Two edits overlap, and one edit affects most other rules."""
 
     async def after(share: float) -> None:
         while traffic.share_sent < share and not traffic.over:
@@ -371,7 +375,7 @@ async def change_definitions(talk: Talk, traffic: Traffic, plan: Plan) -> None:
 
 
 async def read_on(talk: Talk, traffic: Traffic, draw: Random) -> Counter[str]:
-    """Compare all queries for a random segment until the traffic ends."""
+    """Compare all queries about a random segment until the traffic ends."""
     compared: Counter[str] = Counter()
     while not traffic.over:
         key = draw.choice(sorted(await talk.versions()))
@@ -388,7 +392,7 @@ async def read_on(talk: Talk, traffic: Traffic, draw: Random) -> Counter[str]:
 
 
 async def ask_all_ways(talk: Talk, traffic: Traffic, key: str, draw: Random) -> bool:
-    """Compare all queries for a segment. Return False if messages or definitions changed meanwhile."""
+    """Compare all queries about a segment. Return False if messages or definitions changed in the meantime."""
     before = (traffic.version, await talk.versions())
     if traffic.in_flight or key not in before[1]:
         return False
@@ -417,7 +421,7 @@ _NO_MEMBER = (False, None, None)
 
 
 async def _members(talk: Talk, key: str, draw: Random) -> tuple[dict[str, tuple[bool, str, str | None]], str]:
-    """Return all members. The pages must be of one instant and must not repeat a customer."""
+    """Return all members of a segment. All pages must show the same instant and must not repeat a customer."""
     limit = draw.choice([2, 7, 1_000])
     page = await talk.ask(f"/v1/segments/{key}/members", limit=limit)
     at, items = page["as_of"], page["items"]
@@ -449,7 +453,7 @@ async def _own(talk: Talk, customer: str, key: str, at: str) -> Any:
 
 
 async def _found(talk: Talk, path: str, at: str) -> Any:
-    """Return the response body, or None if the customer does not exist, not yet or no longer under that id."""
+    """Return the response body, or None if the customer does not exist yet or has another id since a merge."""
     answer = await talk.draw.choice(talk.clients).get(path, params={"as_of": at})
     if answer.status_code == httpx.codes.NOT_FOUND:
         return None
@@ -458,13 +462,13 @@ async def _found(talk: Talk, path: str, at: str) -> Any:
 
 
 async def verify_on(talk: Talk, traffic: Traffic, draw: Random) -> Counter[str]:
-    """Verify segments repeatedly. Each customer is compared within one snapshot, so none may differ."""
+    """Verify segments repeatedly. Each customer is compared within one snapshot, so no customer may differ."""
     compared: Counter[str] = Counter()
     while not traffic.over:
         for key in draw.sample(versions := sorted(await talk.versions()), len(versions)):
             answer = await draw.choice(talk.clients).post(f"/v1/segments/{key}/verify")
             if answer.status_code == httpx.codes.NOT_FOUND:
-                assert key == "r05"  # archived meanwhile
+                assert key == "r05"  # The segment has been archived in the meantime.
                 continue
             assert answer.status_code == httpx.codes.OK, answer.text
             assert answer.json()["differing"] == 0, answer.text
@@ -477,7 +481,7 @@ async def verify_on(talk: Talk, traffic: Traffic, draw: Random) -> Counter[str]:
 
 
 class Frozen:
-    """Pool of one connection whose transaction keeps one snapshot."""
+    """Connection pool whose only connection keeps one snapshot for its whole transaction."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -491,7 +495,7 @@ class Frozen:
 
 
 async def look_on(inside: Pipeline, traffic: Traffic, draw: Random) -> Counter[str]:
-    """Compare all rules and customers within successive snapshots, with the query code of the API."""
+    """Compare all rules and customers within one snapshot after the other, with the query code of the API."""
     compared: Counter[str] = Counter()
     while not traffic.over:
         async with inside.pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
@@ -506,7 +510,10 @@ async def look_on(inside: Pipeline, traffic: Traffic, draw: Random) -> Counter[s
 async def look(
     inside: Pipeline, connection: Connection, keys: Sequence[str], draw: Random, explained: float = 0.2
 ) -> int:
-    """Compare all rules in one snapshot and return their number. Explain each for about ``explained`` customers."""
+    """Compare all rules in one snapshot and return their number.
+
+    Explain each rule for about ``explained`` customers.
+    """
     pool: Any = Frozen(connection)
     now = inside.clock.now()
     members = SegmentMemberQueries(pool, inside.registry, inside.settings)

@@ -35,13 +35,13 @@ BAD_DAYS: dict[str, Sequence[Fault]] = {
 
 
 def assert_stored_once(server: Server, user: str, library: str) -> None:
-    """Check that the customer has ``COUNT`` touchpoints, each once, and the resulting stage and identities."""
+    """Check that each of ``COUNT`` touchpoints is stored once, and that the stage and the identities are correct."""
     messages = _messages(server, user)
     tracked = [message for message in messages if message["type"] == "track"]
     assert sorted(message["properties"]["number"] for message in tracked) == list(range(COUNT))
     assert {message["context"]["library"]["name"] for message in messages} == {library}
     assert max(Counter(message["message_id"] for message in messages).values()) == 1
-    assert len(messages) == COUNT + 1  # plus the identify call
+    assert len(messages) == COUNT + 1  # and one identify call
     customer = _ask(server, f"/v1/customers/{user}")
     assert customer["stages"]["six-stage"]["stage"] == "consideration"
     assert {(identity["kind"], identity["value"]) for identity in customer["identities"]} == {
@@ -97,7 +97,7 @@ def test_segment_analytics_python(server: Server, day: str, compressed: bool) ->
 
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
-    """Install the SDK once into the user's cache. Skip if Node, npm or the registry is missing."""
+    """Install the SDK once into the user's cache. Skip the test if Node, npm or the registry is missing."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip(reason="there is no node and npm on this machine")
     manifest = (HERE / "package.json").read_bytes()
@@ -143,7 +143,7 @@ def _basic(key: str) -> dict[str, str]:
 
 
 Request = Callable[[str, bytes], tuple[str, bytes, dict[str, str]]]
-"""(write key, JSON of one track call) -> (path, body, headers)"""
+"""Functions by request type: (write key, JSON of one track call) -> (path, body, headers)"""
 
 ENCODINGS: dict[str, Request] = {
     "json": lambda key, body: ("/v1/track", body, {"Content-Type": "application/json", **_basic(key)}),
@@ -189,7 +189,7 @@ def test_plain_requests(server: Server, encoding: str, chunked: bool) -> None:
     receipts = [_post(server.port, path, body, headers, chunked) for _ in range(2)]
     assert [(status, receipt["accepted"], receipt["duplicate"]) for status, receipt in receipts] == [
         (200, 1, 0),
-        (200, 0, 1),  # the same bytes again, without a messageId
+        (200, 0, 1),  # The same bytes are sent again, without a messageId.
     ]
     [message] = _messages(server, httpx.URL(path="/" + user).raw_path.decode()[1:])
     assert (message["name"], message["properties"]) == ("Réview Read", {"price": 19.99})

@@ -20,10 +20,10 @@ class Step(NamedTuple):
     at: str
     channel: str
     knows: Sequence[str]
-    """Ids that the channel knows."""
+    """Ids that messages of this channel contain."""
     message: dict[str, Any]
     stage: str
-    """Stage after this step."""
+    """Stage of the customer after this step."""
 
 
 def track(event: str, **properties: Any) -> dict[str, Any]:
@@ -99,14 +99,14 @@ def message(step: Step, person: str) -> dict[str, Any]:
 
 
 def references(person: str, steps: Sequence[Step]) -> list[str]:
-    """Return all references to the customer after these steps."""
+    """Return a reference to the customer by each id that is known after these steps."""
     kinds = {VISITOR: "anonymous_id", MAIL: "email", ACCOUNT: "user_id"}
     known_names = {name for step in steps for name in step.knows}
     return [f"{kinds[name]}:{value}" for name, value in ids(person).items() if name in known_names]
 
 
 async def history(client: Client, person: str) -> dict[str, Any]:
-    """Return all intervals of stages and segments with their causes, without the customer's ids."""
+    """Return all intervals of stages and segments with their causes, but without the customer's ids."""
     reference = f"user_id:{ids(person)[ACCOUNT]}"
     journeys = (await client.ask(f"/v1/customers/{reference}/journey"))["items"]
     segments = (await client.ask(f"/v1/customers/{reference}/segments", history="true"))["items"]
@@ -142,7 +142,7 @@ async def test_each_touchpoint_leads_to_the_expected_stage(server: Server) -> No
         }
         stays = (await client.ask("/v1/customers/skincare-account/journey", journey="six-stage"))["items"]
         assert [(stay["stage"], _whole(stay["entered_at"]), _whole(stay["left_at"])) for stay in stays] == STAYS
-        # The anonymous visit belongs to the customer after the checkout: the first stage is caused by the ad.
+        # The checkout links the anonymous visit to the customer, so the first stage is caused by the ad.
         assert stays[0]["cause"]["message_id"] == "skincare-0"
         timeline = await client.all_of("/v1/customers/skincare-account/touchpoints")
         assert [entry["channel"] for entry in timeline] == [step.channel for step in reversed(STORY)]
@@ -177,5 +177,5 @@ async def status(client: Client, path: str) -> int:
 
 
 def _whole(instant: str | None) -> str | None:
-    """Remove the fraction of a second, which is always zero here."""
+    """Return the instant without its fraction of a second, which is always zero here."""
     return None if instant is None else instant.replace(".000000", "")

@@ -1,7 +1,7 @@
 """Two servers on one database receive messages of the same ten customers concurrently.
 
 The messages contain merges, aliases, shared devices and addresses, late events, and duplicates sent to both servers.
-Every request returns 200, and the stored result equals that of the reference model.
+Every request returns 200, and the stored customers match the reference model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CAPS = {"anonymous_id": 1_000, "email": 20}
 
 @pytest.mark.slow
 def test_ten_customers_through_two_servers(make_server: Callable[..., Server], empty_database_url: str) -> None:
-    """The servers also start at the same time on an empty database: one migrates, one creates the defaults."""
+    """Both servers start on an empty database: one migrates it, and one creates the built-in definitions."""
     servers = [make_server(empty_database_url, SEGUE_DEFAULT_JOURNEY="main") for _ in range(2)]
     for server in servers:
         server.spawn()
@@ -55,7 +55,7 @@ def test_ten_customers_through_two_servers(make_server: Callable[..., Server], e
 
 async def _all_ready(servers: Sequence[Server]) -> None:
     await asyncio.gather(*(server.wait_until_ready() for server in servers))
-    # A third process defines; both servers load the definitions before they evaluate anything.
+    # A third process creates definitions. Both servers must load them before they evaluate messages.
     async with running_pipeline(servers[0].database_url or "", NOW) as third:
         await third.define(DEFINITIONS)
 
@@ -65,7 +65,7 @@ def _messages(draw: random.Random, prefix: str) -> list[SentMessage]:
 
 
 def _message(draw: random.Random, message_id: str, prefix: str) -> SentMessage:
-    """Draw a message of one of ten customers, sometimes with a device or address of the next one."""
+    """Draw a message of one of ten customers, sometimes with a device or address of the next customer."""
     person = draw.randrange(PEOPLE)
     t = T0 + draw.randrange(60 * DAY // HOUR) * HOUR
     beside = (person + 1) % PEOPLE

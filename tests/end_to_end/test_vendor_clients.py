@@ -1,6 +1,7 @@
 """Python clients of Mixpanel, Customer.io and PostHog against a running server behind a faulty proxy.
 
-The first two use TLS only, or retry only over TLS, so the proxy has a certificate of a test authority.
+Mixpanel's client uses only TLS and Customer.io's retries only over TLS, so the proxy has a certificate of a test
+authority.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ IDS = ("a/b c", "100%", "a+b", "a%2Fb", "ünï/日本", "?x=1#y", 'it\'s "so"')
 
 @pytest.fixture(scope="session")
 def tls() -> Iterator[tuple[ssl.SSLContext, Path]]:
-    """Return a TLS context with a certificate for 127.0.0.1, and the file of the authority that signed it."""
+    """Return a TLS context with a certificate for 127.0.0.1, and the certificate file of its test authority."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -46,7 +47,7 @@ def tls() -> Iterator[tuple[ssl.SSLContext, Path]]:
 
 @pytest.fixture
 def trusted(tls: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """Make the clients trust the test authority, through the setting of their HTTP library."""
+    """Make the HTTP library of the clients, requests, trust the test authority."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls[1]))
     return tls[0]
 
@@ -71,7 +72,7 @@ def identities(server: Server, reference: str) -> set[tuple[str, str]]:
 
 
 def touchpoints(server: Server, reference: str) -> list[dict[str, Any]]:
-    """Return the customer's touchpoints, oldest first. Each message must occur once."""
+    """Return the customer's touchpoints, oldest first. Each message must be stored once."""
     page = ask(server, f"/v1/customers/{quote(reference, safe='')}/touchpoints?limit=1000")
     assert page["next_cursor"] is None
     assert max(Counter(entry["message_id"] for entry in page["items"]).values(), default=1) == 1
@@ -86,7 +87,7 @@ def assert_numbered(received: list[dict[str, Any]]) -> None:
 
 
 def mixpanel_by(server: Server, proxy: FaultyProxy, size: int = 10) -> tuple[Mixpanel, BufferedConsumer]:
-    """Return a client. Imports authenticate with a service account whose project is the write key."""
+    """Return a client. For imports it authenticates with a service account whose project is the write key."""
     host = proxy.url.removeprefix("https://")
     account = ServiceAccountCredentials("account", "secret", server.write_key)
     consumer = BufferedConsumer(max_size=size, api_host=host, retry_backoff_factor=0, credentials=account)
@@ -186,7 +187,8 @@ def test_customerio_ids(server: Server, trusted: ssl.SSLContext, id: str) -> Non
     assert customer(server, f"user_id:{user}")["traits"] == {"plan": "gold", "suppressed": False}
     assert identities(server, f"user_id:{user}") == {("user_id", user), ("customerio_device", f"device {id}")}
     requests = ask(server, "/v1/erasure-requests?limit=1000")["items"]
-    assert [entry["value"] for entry in requests if entry["value"] == user] == [user]  # by suppress and delete, once
+    # Suppress and delete request one erasure.
+    assert [entry["value"] for entry in requests if entry["value"] == user] == [user]
 
 
 def test_customerio_identities(server: Server, trusted: ssl.SSLContext) -> None:
@@ -232,7 +234,7 @@ def test_customerio_client_reports_a_wrong_key(server: Server, trusted: ssl.SSLC
 
 
 def test_client_refuses_an_untrusted_certificate(server: Server, tls: tuple[ssl.SSLContext, Path]) -> None:
-    """The other tests rely on the client verifying certificates."""
+    """The other tests are only meaningful if the client verifies certificates."""
     with running_proxy(server.port, tls=tls[0]) as proxy:
         sdk = CustomerIO("site-1", server.write_key, host="127.0.0.1", port=proxy.port, retries=0)
         with sdk, pytest.raises(CustomerIOException, match="CERTIFICATE_VERIFY_FAILED"):
@@ -243,7 +245,7 @@ def test_client_refuses_an_untrusted_certificate(server: Server, tls: tuple[ssl.
 
 
 class Lost(list[Any]):
-    """Collects errors that the client reports to its error callback."""
+    """Collects the errors that the client passes to its error callback."""
 
 
 def posthog_by(server: Server, proxy: FaultyProxy, lost: Lost, **options: Any) -> Posthog:

@@ -1,4 +1,4 @@
-"""Attribution of real landings: group, source, medium, rule, channel."""
+"""Attribution of real landing pages: group, source, medium, rule, channel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LANDINGS = [
     tuple(row.values())
     for row in csv.DictReader(Path(__file__).with_name("attribution_cases.csv").read_text("utf-8").splitlines())
 ]
-"""Path and query behind HOME, referrer, and the expected attribution; "" stands for None in source and medium."""
+"""Columns: path and query after HOME, referrer, and the expected attribution. An empty source or medium means None."""
 
 
 @pytest.mark.parametrize(("behind", "referrer", "group", "source", "medium", "rule", "channel"), LANDINGS)

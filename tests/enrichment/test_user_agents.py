@@ -99,7 +99,7 @@ def test_bot_user_agents(user_agent: str) -> None:
 
 
 def test_bot_automaton_matches_the_single_patterns() -> None:
-    """Of every example of the list, and of everybody above."""
+    """The automaton and the list's patterns agree on all examples of the list and all user agents above."""
     examples = [example for crawler in crawleruseragents.CRAWLER_USER_AGENTS_DATA for example in crawler["instances"]]
     people = [user_agent for user_agent, _ in PEOPLE]
     assert len(examples) > 2_000

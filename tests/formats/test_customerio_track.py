@@ -352,7 +352,7 @@ def test_delete_by_phone_requests_erasure() -> None:
 
 @pytest.mark.parametrize("action", ["delete", "suppress"])
 def test_replay_of_a_corrected_operation_requests_its_erasure(action: str) -> None:
-    """The original has no identifiers; the correction adds them."""
+    """The original operation has no identifiers; the corrected operation contains them."""
     batch = json.dumps({"batch": [person(action, identifiers={})]}).encode()
     [rejection] = parse_envelope(read_batch(batch, NOW, LIMITS)).rejections
     corrected = json.dumps(person(action)).encode()

@@ -14,7 +14,7 @@ from app.errors import BodyTooLarge, InvalidBody
 from app.formats.encodings import parse_document, unwrap, unwrap_data
 
 LIMITS = Limits()
-# Its base64 contains + and /, and ends in =.
+# The base64 of this text contains + and /, and ends in =.
 JSON = '[{"event":"Réad >>> ???","n":1}]'.encode() + b" "
 assert {43, 47, 61} <= set(b64encode(JSON))
 
@@ -68,7 +68,7 @@ def test_zip_bombs_are_bounded_in_all_encodings() -> None:
 
 
 def test_form_size_is_checked_before_unquoting() -> None:
-    """Unquoting 4 MB of percent signs takes a third of a second and 100 MB of memory."""
+    """Decoding 4 MB of percent signs takes a third of a second and 100 MB of memory."""
     form = b"data=" + quote(b"[" + b" " * 900_000 + b"]").encode()
     with pytest.raises(BodyTooLarge):
         unwrap(gzip.compress(form), None, LIMITS)

@@ -1,4 +1,4 @@
-"""Hostile bodies: each has a documented outcome, which is a Rejection or a SegueError."""
+"""Hostile bodies: each causes a documented Rejection or SegueError."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.segment_requests import SETTINGS, kinds, message, parse, reje
 
 
 def raw_track(**members: str) -> bytes:
-    """Return a track message with additional members, given as JSON text."""
+    """Return a track message with additional fields, whose values are JSON text."""
     fixed = '"type":"track","event":"E","userId":"u1","messageId":"m1"'
     return ("{" + fixed + "".join(f',"{name}":{value}' for name, value in members.items()) + "}").encode()
 

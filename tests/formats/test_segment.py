@@ -359,7 +359,7 @@ def test_digest_differs_for_a_conflicting_twin_but_not_for_a_retry() -> None:
         ({"originalTimestamp": "2026-05-04T09:59:00Z"}, {}, -60),
         ({"originalTimestamp": "2026-05-04T09:58:00Z", "timestamp": "2026-05-04T09:59:00Z"}, {}, -120),
         ({"timestamp": "2026-05-04T09:59:00Z"}, {"sentAt": "2026-05-04T10:00:00Z"}, -60),
-        # Only the difference from sentAt counts if the clock is an hour behind, an hour ahead, or years off.
+        # Only the difference from sentAt counts, whether the clock is an hour behind, an hour ahead or years off.
         ({"timestamp": "2026-05-04T08:59:50Z"}, {"sentAt": "2026-05-04T09:00:00Z"}, -10),
         ({"timestamp": "2026-05-04T10:59:50Z"}, {"sentAt": "2026-05-04T11:00:00Z"}, -10),
         ({"timestamp": "1999-12-31T23:59:50Z"}, {"sentAt": "2000-01-01T00:00:00Z"}, -10),

@@ -1,4 +1,7 @@
-"""Fuzz tests of the Segment format: any body gives a BadRequest, or one outcome per item with storable messages."""
+"""Fuzz tests of the Segment format: a body is refused as a whole, or each of its items has one outcome.
+
+Every accepted message can be stored.
+"""
 
 from __future__ import annotations
 

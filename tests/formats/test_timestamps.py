@@ -1,4 +1,4 @@
-"""Tests of timestamps: all common forms, exact to the microsecond, and no text that raises."""
+"""Tests of timestamps: all common forms are parsed exactly to the microsecond, and no text raises an exception."""
 
 from __future__ import annotations
 

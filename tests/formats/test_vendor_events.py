@@ -468,7 +468,7 @@ def test_quarantined_event_can_be_parsed_again(envelope: Envelope) -> None:
 
 
 LATER = str(NOW // 1000 + 3_600_000)
-"""Clock of a sender that is an hour ahead, in ms."""
+"""sentAt of a client whose clock is an hour ahead, in milliseconds."""
 REQUESTS: dict[str, Envelope] = {
     "mixpanel": read_mixpanel([event("A"), event("B", time=NOW / 1e6), event("C")]),
     "mixpanel with clock skew": read_mixpanel([event("A"), event("B", time=NOW / 1e6 + 3_540)], underscore=LATER),
@@ -497,7 +497,7 @@ REQUESTS: dict[str, Envelope] = {
 
 @pytest.mark.parametrize("request_", REQUESTS)
 def test_replayed_event_equals_the_original(request_: str) -> None:
-    """An event that is parsed alone and later gives the same message, with the same time and id."""
+    """An event that is parsed alone and later must result in the same message, with the same time and id."""
     envelope = REQUESTS[request_]
     messages = parse_envelope(envelope).messages
     assert len(messages) == len(envelope.items)

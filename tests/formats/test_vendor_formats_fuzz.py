@@ -1,4 +1,4 @@
-"""Fuzz tests of the vendor formats: any body gives a BadRequest, or rejections and storable messages."""
+"""Fuzz tests of the vendor formats: any body is refused, or each item is rejected or can be stored."""
 
 from __future__ import annotations
 

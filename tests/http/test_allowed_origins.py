@@ -1,4 +1,4 @@
-"""Tests of write key origins, and of CORS: which pages may use a key, and which routes no page can read."""
+"""Tests of write key origins, and of CORS: the pages that may use a key, and the routes that no page can read."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ async def test_source_settings_can_be_changed(service: RunningApp) -> None:
 
 
 async def test_secret_routes_send_no_cors_headers(service: RunningApp) -> None:
-    """A page of another origin that has a secret key cannot read any response, because none has CORS headers."""
+    """A page of another origin cannot read any response, even with a secret key, because none has CORS headers."""
     await service.send({"type": "track", "event": "Looked", "userId": "user-1"})
     routes = secret_routes(service)
     assert len(routes) > 30
@@ -175,7 +175,7 @@ async def test_secret_routes_send_no_cors_headers(service: RunningApp) -> None:
 
 
 async def test_write_key_reads_only_the_public_profile(service: RunningApp) -> None:
-    """Call every GET route with the write key in each place where a key can be sent."""
+    """Call every GET route with the write key in every place where a request may contain a key."""
     await service.send({"type": "track", "event": "Looked", "userId": "private-user"})
     page = WebPage(service)
     opened = {"/v1/me", "/v1/me/stream"}

@@ -42,7 +42,7 @@ async def define(service: RunningApp) -> None:
 
 
 async def read_everything(service: RunningApp, as_of: str | None = None) -> dict[str, Any]:
-    """Return the responses of all reads, with their entity tags."""
+    """Return the responses of all reads, each with its ETag."""
     params = {} if as_of is None else {"as_of": as_of}
     answers: dict[str, Any] = {}
     for user in CUSTOMERS:
@@ -60,7 +60,7 @@ async def read_everything(service: RunningApp, as_of: str | None = None) -> dict
 
 
 def _with(read: str, params: dict[str, str]) -> dict[str, str] | None:
-    """Merge the query of the path into the parameters, because httpx would drop it."""
+    """Add the query of the path to the parameters, because httpx would drop it."""
     query = dict(part.split("=") for part in read.partition("?")[2].split("&") if part)
     return {**query, **params} or None
 
@@ -88,7 +88,7 @@ async def test_past_read_equals_the_read_at_that_instant(settings: Settings, see
 
 
 def _list_edges(answers: dict[str, Any]) -> list[int]:
-    """Return the ``valid_until`` instants of all answers."""
+    """Return all ``valid_until`` instants of the responses."""
     from app.formats.timestamps import parse
 
     edges = set()
@@ -100,7 +100,7 @@ def _list_edges(answers: dict[str, Any]) -> list[int]:
 
 
 async def refresh_some(service: RunningApp, now: int, chance: random.Random) -> None:
-    """Refresh some customers, and mark some as stale so that they must be replayed."""
+    """Refresh some customers, and mark others as stale so that reads must replay them."""
     services = service.app.state.services
     ids = [row["id"] for row in await services.pool.fetch("SELECT id FROM customers ORDER BY id")]
     ruleset = services.registry.rules.current
@@ -113,7 +113,7 @@ async def refresh_some(service: RunningApp, now: int, chance: random.Random) -> 
 
 
 async def test_late_messages_change_past_states(settings: Settings, frozen: FrozenClock) -> None:
-    """A message that arrives late changes the answer about the past."""
+    """A message that arrives late changes reads of past instants."""
     async with running_app(settings, frozen) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e", "at_least": 2}}, 201)
         await service.send(track("e", timestamp=rfc3339(NOON - 5 * HOUR)))
@@ -190,7 +190,7 @@ async def test_cursor_keeps_the_as_of_of_its_first_page(settings: Settings, froz
 
 
 async def test_cursor_from_the_future_is_refused(settings: Settings, frozen: FrozenClock) -> None:
-    """The clock skew between two processes is tolerated."""
+    """The server accepts a cursor that is ahead of its clock by at most the clock skew between two processes."""
     async with running_app(settings, frozen) as service:
         await service.send(track("Product Viewed"))
         for path, place in (
@@ -204,7 +204,7 @@ async def test_cursor_from_the_future_is_refused(settings: Settings, frozen: Fro
 
 
 async def test_unknown_body_field_is_refused(service: RunningApp) -> None:
-    """A misspelt ``as_of`` must not return the state of now."""
+    """A request with a misspelt ``as_of`` must not return the current state."""
     await service.send(track("Product Viewed"))
     for path, body in (
         ("lookup", {"customers": ["user-1"], "as_off": rfc3339(NOON)}),
@@ -243,7 +243,7 @@ async def test_openapi_declares_all_routes_with_entity_tags(service: RunningApp)
     for path, operations in document["paths"].items():
         if "get" not in operations or not path.startswith("/v1/"):
             continue
-        if {"collect", "pages"} & set(operations["get"]["tags"]):  # Routes for pages need no secret key.
+        if {"collect", "pages"} & set(operations["get"]["tags"]):  # Routes for pages do not need a secret key.
             continue
         at = path.replace("{customer}", "user-1").replace("{key}", "engaged").replace("{id}", "1")
         response = await service.client.get(at, headers=service.secret)

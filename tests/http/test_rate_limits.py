@@ -97,7 +97,7 @@ async def test_address_rate(settings: Settings, frozen: FrozenClock) -> None:
 async def test_visitor_requests_without_origin_count_for_the_address(
     settings: Settings, frozen: FrozenClock, path: str
 ) -> None:
-    """Image requests and batches with a visitor claim count for the address, even without an Origin header."""
+    """Image requests and batches with a visitor claim count for the address even if they have no Origin header."""
     async with (
         limited(settings, frozen, address_rate="3/minute") as service,
         from_address(service, "192.0.2.1") as one,
@@ -205,7 +205,7 @@ async def test_counters_expire_and_are_bounded() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), max_size=60), st.integers(1, 5))
 def test_window_allows_exactly_the_rate(requests: list[tuple[int, int]], amount: int) -> None:
-    """Compare with a plain model, in which a window of one minute starts with its first request."""
+    """Compare with a simple model, in which a window of one minute starts with its first request."""
 
     async def compare() -> None:
         clock = FrozenClock(NOON)

@@ -28,7 +28,7 @@ async def running_server(settings: Settings) -> AsyncIterator[tuple[int, FirstKe
         create_app(settings, worker=False), port=0, http="httptools", loop="asyncio", log_config=None, access_log=False
     )
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server._serve())  # serve() would install signal handlers.
+    task = asyncio.create_task(server._serve())  # Do not call serve(), which would install signal handlers.
     while not server.started:
         await asyncio.sleep(0.01)
     yield server.servers[0].sockets[0].getsockname()[1], keys

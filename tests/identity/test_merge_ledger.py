@@ -49,7 +49,7 @@ async def test_shared_device_belongs_to_its_earliest_link(database_url: str) -> 
             "anonymous_id:d - user_id:u2": True,
             "anonymous_id:d - user_id:u1": False,
         }
-        # A late message with an earlier time wins: the device belonged to u1 first.
+        # A late message with an earlier time takes precedence: the device belonged to u1 first.
         await one.send([message(1, {"user_id": "u1", "anonymous_id": "d"})])
         assert await one.groups("") == {frozenset({"user_id:u1", "anonymous_id:d"}), frozenset({"user_id:u2"})}
 
@@ -83,7 +83,7 @@ async def test_alias_of_a_shared_device_does_not_join_two_users(database_url: st
 
 
 async def test_link_can_be_undone_and_restored(database_url: str) -> None:
-    """Undoing a link splits customers and their histories; restoring it joins them again."""
+    """Undoing a link splits the customer and the history in two. Restoring the link joins them again."""
     async with running_pipeline(database_url, NOW) as one:
         await one.send([message(1, {"anonymous_id": "d"}, name="bought"), message(2, {"user_id": "u"})])
         before = (await one.intervals("anonymous_id:d"), await one.intervals("user_id:u"))
@@ -103,7 +103,7 @@ async def test_link_can_be_undone_and_restored(database_url: str) -> None:
         after = (await one.intervals("anonymous_id:d"), await one.intervals("user_id:u"))
         assert after[0] == before[0]
         assert {interval[:3] for interval in before[1]} <= {interval[:3] for interval in after[1]}
-        # A new message with the same link does not restore it.
+        # A new message with the same link does not restore an undone link.
         await one.send([message(4, {"user_id": "u", "anonymous_id": "d"})])
         assert await one.groups("") == {frozenset({"user_id:u"}), frozenset({"anonymous_id:d"})}
         assert await mark(False)

@@ -1,4 +1,4 @@
-"""Built-in mappings of surveys and user tests: the messages of each export."""
+"""Built-in mappings of surveys and user tests: messages imported from the export of each tool."""
 
 from __future__ import annotations
 

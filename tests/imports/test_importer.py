@@ -81,7 +81,7 @@ def faults(path: Path) -> list[tuple[int, str]]:
 
 
 def _rows(draw: Random) -> list[dict[str, str]]:
-    """Return random rows of a few customers: some rows are equal, and some have a message id."""
+    """Return random rows of a few customers. Some rows are equal, and some have a message id."""
     rows = []
     for number in range(draw.randint(20, 60)):
         rows.append(
@@ -125,7 +125,7 @@ async def test_import_is_independent_of_order_splits_and_repetition(
 
         await importer.one.pool.execute(f"TRUNCATE {TABLES}")
         draw.shuffle(rows)
-        # Equal rows stay in one file, because their ids contain their number in the file.
+        # Equal rows must stay in one file, because their ids contain the number of the copy within the file.
         kinds = sorted({repr(row) for row in rows})
         left = set(draw.sample(kinds, len(kinds) // 2))
         parts = [tmp_path / "left.csv", tmp_path / "right.csv"]
@@ -159,7 +159,7 @@ async def test_resumed_import_numbers_equal_rows_as_before(importer: Importer, t
 
 
 async def _stop_after_a_batch(importer: Importer, path: Path, mapping: FileMapping) -> None:
-    """Import the first batch, then raise KeyboardInterrupt as Ctrl-C does."""
+    """Import the first batch, then raise KeyboardInterrupt as Ctrl-C would."""
     going = importer.one.ingest.submit
 
     async def submit(submission: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Inference of mappings: the result for many columns and cells, and the doubts that are left."""
+"""Inference of mappings: the result for many columns and cells, and the remaining doubts."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_points_before_three_digits_are_a_doubt_in_semicolon_files() -> None:
 def test_missing_targets_are_doubts() -> None:
     columns = {"Kundennummer": ["7"], "Datum": ["25.04.2026"]}
     guessed = _guess(**columns)
-    assert _doubts(guessed) == [WHO]  # no event and no time known: customers, whose columns are traits
+    assert _doubts(guessed) == [WHO]  # Without events and times, rows are customers, and columns are traits.
     assert guessed.mapping.others == "traits"
     columns = {"Kundennummer": ["7"], "Event": ["x"], "Datum": ["25.04.2026"]}
     guessed = _guess(**columns)

@@ -35,7 +35,7 @@ def _touchpoints(server: Server, who: str) -> list[dict[str, object]] | None:
 
 
 def _at_a_terminal(server: Server, answers: str, *arguments: str) -> str:
-    """Run the command at a terminal, type the answers, and return its output."""
+    """Run the command at a terminal, type the answers, and return the output."""
     controller, terminal = pty.openpty()
     try:
         os.write(controller, answers.encode())

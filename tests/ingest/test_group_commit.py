@@ -1,4 +1,4 @@
-"""Tests of the flush: number of statements, indexes used, and handling of failures."""
+"""Tests of the flush: number of statements, use of indexes, and handling of failures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def viewed(number: int, **ids: str) -> dict[str, Any]:
 
 
 async def record_statements(one: Pipeline, messages: list[dict[str, Any]]) -> list[str]:
-    """Return the statements of one flush, including BEGIN and COMMIT, on connections with loaded type information."""
+    """Return the statements of one flush, including BEGIN and COMMIT, on connections that have loaded their types."""
     statements: list[str] = []
     connections = [await one.pool.acquire() for _ in range(one.pool.get_max_size())]
     for connection in connections:
@@ -69,7 +69,7 @@ async def test_merge_statement_runs_only_in_a_flush_that_merges(database_url: st
 
 
 async def test_hot_statements_use_indexes(database_url: str) -> None:
-    """With many rows and current statistics, each statement of the flush uses an index."""
+    """Each statement of the flush uses an index if the tables have many rows and current statistics."""
     async with running_pipeline(database_url, NOW) as one:
         for start in range(0, 4_000, 1_000):
             await one.send(
@@ -91,18 +91,18 @@ async def test_hot_statements_use_indexes(database_url: str) -> None:
                 assert "Seq Scan" not in json.dumps(plan), query
             nothing: list[object] = [NOW, *[[]] * 26]
             plan = await connection.fetchval("EXPLAIN (FORMAT JSON) " + writes._WRITE_CUSTOMERS, *nothing)
-            # A skip scan over another index took ten times as long.
+            # A skip scan over a different index took ten times as long.
             assert "transitions_one_interval" in json.dumps(plan)
 
 
 class Poison(Exception):
-    """A bug that one message triggers."""
+    """Simulated bug that one message triggers."""
 
 
 async def test_message_whose_projection_fails_is_deferred_alone(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the projection of one message fails, only this message is deferred, and the worker projects it later."""
+    """If projecting one message fails, only this message is deferred. The worker projects it later."""
     real = project_messages
 
     async def project(connection: Any, messages: Any, *rest: Any) -> Any:
@@ -125,7 +125,7 @@ async def test_message_whose_projection_fails_is_deferred_alone(
 async def test_all_messages_are_deferred_if_every_projection_fails(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A failure that no message causes must not cost two transactions per message."""
+    """A failure that affects all messages must not cause two transactions for each message."""
     tried = 0
 
     async def project(*_: Any) -> Any:

@@ -31,11 +31,11 @@ STEPS: dict[str, Callable[..., Awaitable[Any]]] = {
     "queue_erasures": queue_erasures,
     "project_messages": project_messages,
 }
-"""Steps of the transaction: name in :mod:`app.ingest.group_commit` -> function."""
+"""Steps of the transaction: name in :mod:`app.ingest.group_commit` -> function"""
 
 
 class Poison(Exception):
-    """A bug that a message triggers."""
+    """Simulated bug that a message triggers."""
 
 
 def viewed(number: int, **members: Any) -> dict[str, Any]:
@@ -73,7 +73,7 @@ async def count(pipeline: Pipeline, table: str) -> int:
 
 
 def fail_after(step: Callable[..., Awaitable[Any]], error: Exception) -> Callable[..., Awaitable[Any]]:
-    """Return a step that runs and then raises ``error``, before the transaction continues."""
+    """Return a step that runs as usual and then raises ``error``, so that the transaction fails after it."""
 
     async def fail(*arguments: Any) -> Any:
         await step(*arguments)
@@ -120,7 +120,7 @@ async def test_erasure_is_not_queued_if_the_transaction_fails(
 async def test_erasure_is_queued_once_if_a_message_fails_alone(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The flush is bisected: the failing message is deferred, the other messages and the erasure are stored."""
+    """The flush is bisected. The failing message is deferred; the other messages and the erasure request are stored."""
 
     async def fail_on_m3(connection: Any, messages: Any, *rest: Any) -> Any:
         if any(message.message_id == "m3" for message in messages):
@@ -138,7 +138,7 @@ async def test_erasure_is_queued_once_if_a_message_fails_alone(
 async def test_erasure_is_not_queued_if_the_second_attempt_fails(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, retry_fails: bool
 ) -> None:
-    """A bug makes the flush repeat in smaller transactions, during which the database becomes unreachable."""
+    """A bug makes the flush repeat in smaller transactions. During these, the database becomes unreachable."""
     errors = iter([Poison(), ConnectionResetError("the database went away")] if retry_fails else [Poison()])
 
     async def fail(*arguments: Any) -> Any:
@@ -178,7 +178,7 @@ async def test_dry_run_queues_and_stores_nothing(pipeline: Pipeline) -> None:
 
 @pytest.fixture
 def steps(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Record ``commit`` for each COMMIT of a flush and ``hook`` for each call of the hook, in order."""
+    """Append ``commit`` to a list at each COMMIT of a flush, and ``hook`` at each call of the hook."""
     happened: list[str] = []
 
     async def observed(*arguments: Any) -> Any:
@@ -249,7 +249,10 @@ async def test_hook_runs_once_for_a_bisected_flush(
 async def test_hook_runs_if_a_part_of_the_flush_is_committed(
     pipeline: Pipeline, steps: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Readers are notified of the first half of a bisected flush if the database becomes unreachable after it."""
+    """The first half of a bisected flush is committed before the database becomes unreachable.
+
+    Readers must learn of it.
+    """
     errors = iter([Poison(), None, OSError("the database went away")])
 
     async def fail(*arguments: Any) -> Any:

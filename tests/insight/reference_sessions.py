@@ -1,4 +1,7 @@
-"""Reference for sessions: splits a list recursively by the definition of a session, without running state."""
+"""Reference for sessions: splits a list of touchpoints recursively by the definition of a session.
+
+It keeps no state between touchpoints.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ ENGAGEMENT = {"Page Left", "Page Scrolled", "JavaScript Error"}
 
 
 def sessions_of(touchpoints: list[SessionEvent]) -> list[list[SessionEvent]]:
-    """Return the sessions of touchpoints that come in any order; each session is in order. Recursive and slow."""
+    """Return the sessions of touchpoints, each in order. The touchpoints may be in any order. Recursive and slow."""
     remaining = sorted(touchpoints, key=lambda item: item.order)
     while remaining and remaining[0].name in ENGAGEMENT:
         remaining = remaining[1:]
@@ -22,7 +25,7 @@ def sessions_of(touchpoints: list[SessionEvent]) -> list[list[SessionEvent]]:
 
 
 def begins_session(before: list[SessionEvent], touchpoint: SessionEvent) -> bool:
-    """Return True if ``touchpoint`` does not belong to the session of ``before``."""
+    """Return True if ``touchpoint`` does not continue the session that consists of ``before``."""
     if touchpoint.order[0] - before[-1].order[0] >= HALF_AN_HOUR:
         return True
     if touchpoint.page is None or campaign(touchpoint) is None:
@@ -85,7 +88,7 @@ def figures(session: list[SessionEvent]) -> dict[str, Any]:
 
 
 def figures_of_session(session: Session) -> dict[str, Any]:
-    """Return the same figures from a session of the implementation."""
+    """Return the figures of a session of the implementation, in the form in which this module returns them."""
     return {
         "first": session.first,
         "ended_at": session.ended_at,

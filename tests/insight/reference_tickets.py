@@ -1,4 +1,4 @@
-"""Reference for tickets: computes every figure from the whole history of one ticket."""
+"""Reference for tickets: computes each figure from the whole history of a ticket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DELETED_STATUSES = ("deleted", "spam", "trashed", "scrubbed")
 
 
 def _status_history(events: Sequence[TicketEvent]) -> list[tuple[int, str]]:
-    """Return (instant, status) for each event that sets the status."""
+    """Return (instant, status) for each event that sets the status of the ticket."""
     changes = []
     for event in events:
         if event.name == "ticket.solved":
@@ -31,7 +31,7 @@ def _status_history(events: Sequence[TicketEvent]) -> list[tuple[int, str]]:
 
 
 def figures(all_events: Sequence[TicketEvent], key: tuple[str, str]) -> dict[str, Any]:
-    """Return the figures of the ticket with this key, (source, ticket id)."""
+    """Return the figures of a ticket. ``key`` is (source, ticket id)."""
     events = sorted(
         (event for event in all_events if (event.order[2], event.ticket_id) == key), key=lambda event: event.order
     )
@@ -61,7 +61,10 @@ def figures(all_events: Sequence[TicketEvent], key: tuple[str, str]) -> dict[str
 
 
 def _count_reopenings(history: list[tuple[int, str]]) -> int:
-    """Count the periods between solutions that contain a reopening, or that are open right after a solution."""
+    """Return the number of periods between solutions that count as reopened.
+
+    Such a period contains a reopening, or the status is open right after a solution.
+    """
     periods: list[tuple[bool, list[str]]] = [(False, [])]
     for place, (_, status) in enumerate(history):
         if status == "solved":

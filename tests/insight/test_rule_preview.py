@@ -102,7 +102,7 @@ async def test_preview_estimates_from_part_of_customers(
     populated_app: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app.insight.rule_preview, "_TIMED_CHUNK_CUSTOMERS", 10)
-    # The deadline leaves time for the explanations of the sample, but no time for counting.
+    # The deadline leaves time to explain the sample, but no time to count.
     monkeypatch.setattr(app.insight.rule_preview, "_deadline", lambda within_ms: lambda: within_ms < 100)
     result = await preview(populated_app, RULES["count"], within_ms=100, sample=100)
     assert (result["exact"], result["count"]) == (False, None)
@@ -149,7 +149,7 @@ async def test_preview_with_enough_time_is_exact(populated_app: RunningApp) -> N
 
 
 def test_estimate_interval_has_95_percent_coverage() -> None:
-    """About 95 % of the intervals contain the true count; if all customers were scanned, the count is exact."""
+    """About 95 % of the intervals contain the true count. If all customers were scanned, the count is exact."""
     chance = random.Random(3)
     total = 20_000
     for share in (0.003, 0.05, 0.5, 0.98):

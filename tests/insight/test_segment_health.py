@@ -26,7 +26,7 @@ async def define_only(service: RunningApp, **rules: Any) -> None:
 
 
 async def age_definitions(service: RunningApp) -> None:
-    """Date the introduction of all definitions a year back."""
+    """Set the introduction of all definitions to a year ago."""
     await service.app.state.services.pool.execute("UPDATE rule_numbers SET introduced_at = $1", NOON - 365 * DAY)
 
 
@@ -185,14 +185,14 @@ async def test_flags_require_a_backfilled_and_old_definition(settings: Settings,
         pool = service.app.state.services.pool
         await pool.execute("UPDATE rule_numbers SET introduced_at = $1", NOON - 89 * DAY)
         assert await flags() == {"s": (True, ["tiny"]), "none": (True, ["empty"])}
-        # During the backfill of a new segment, the flags of the others stay.
+        # During the backfill of a new segment, the other segments keep their flags.
         await age_definitions(service)
         await service.tell("POST", "/v1/segments", {"key": "new", "rule": {"did": "g"}}, 201)
         assert await flags() == {**expected, "new": (False, [])}
 
 
 async def test_overlap_search_does_not_block_the_event_loop() -> None:
-    """Half a million pairs give the same overlaps as a slow count, without a long pause of the event loop."""
+    """Half a million pairs of segments have the same overlaps as a slow count. The event loop never pauses for long."""
     chance = random.Random(4)
     customers = range(app.insight.segment_health.SAMPLE_CUSTOMERS)
     sets = {f"s{n:03}": sum(1 << place for place in chance.sample(customers, 60)) for n in range(1_000)}

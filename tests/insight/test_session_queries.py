@@ -1,4 +1,4 @@
-"""Sessions of a customer over HTTP: independent of arrival order, devices, late messages and merges."""
+"""Sessions of a customer over HTTP: they do not depend on arrival order, devices, late messages or merges."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def sessions(service: RunningApp, customer: str = "anonymous_id:anon-1", *
 
 
 async def sizes(service: RunningApp, customer: str = "anonymous_id:anon-1", **params: Any) -> list[int]:
-    """Return the number of touchpoints of each session, oldest first."""
+    """Return the number of touchpoints in each session, oldest session first."""
     return [session["touchpoints"] for session in reversed(await sessions(service, customer, **params))]
 
 

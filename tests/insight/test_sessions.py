@@ -104,7 +104,7 @@ def test_two_clicks_on_one_ad_begin_two_sessions() -> None:
 
 
 def test_events_of_two_tabs_split_a_session_once() -> None:
-    """Events repeat the campaign of their page and are not a new visit."""
+    """Events of a page repeat the page's campaign, which must not start another session."""
     events = [did(NOON + 2 + number, acquisition=(SPRING, SUMMER)[number % 2]) for number in range(10)]
     assert sizes(view(NOON, SPRING), view(NOON + 1, SUMMER), *events) == [1, 11]
 
@@ -160,12 +160,12 @@ def test_devices_and_session_ids_are_distinct_and_limited() -> None:
     ("type", "channel", "library", "expected"),
     [
         ("page", "web", "analytics.js", True),
-        ("page", "ads", "analytics.js", True),  # from an ad
-        ("track", "support", "segue.js", True),  # a source with its own channel
+        ("page", "ads", "analytics.js", True),  # visit from an ad
+        ("track", "support", "segue.js", True),  # source with a default channel
         ("track", "app", "analytics-ios", True),
         ("screen", "kiosk", "analytics-android", True),
         ("page", "shop_front", None, True),
-        ("track", "web", None, True),  # a custom script that sets the channel
+        ("track", "web", None, True),  # custom script that sets the channel
         ("track", "server", "analytics-python", False),
         ("track", "server", None, False),
         ("track", "email", None, False),

@@ -11,7 +11,7 @@ from tests.support.case_count import case_count
 
 CASES = case_count(500)
 MONDAY = 1_777_852_800_000_000
-"""2026-05-04T00:00:00Z, so that some sessions of these tests cross midnight."""
+"""2026-05-04T00:00:00Z, which is midnight, so that some sessions of these tests cross it."""
 
 CAMPAIGNS = [
     None,
@@ -36,7 +36,7 @@ def visits(draw: st.DrawFn) -> list[SessionEvent]:
         is_view = draw(st.booleans())
         touchpoints.append(
             SessionEvent(
-                # Ids are not in order of creation, so that touchpoints of one instant are sorted by id.
+                # Ids do not follow the order of creation. Touchpoints of one instant must be sorted by id.
                 order=(instant, f"m-{draw(st.integers(0, 9))}-{number}", draw(st.sampled_from(["shop", "app"]))),
                 name="page_viewed" if is_view else draw(st.sampled_from(["Clicked", "Page Left", "Page Scrolled"])),
                 channel=draw(st.sampled_from(["web", "app", "ads"])),

@@ -1,4 +1,4 @@
-"""Tickets of a customer over HTTP: in any order of arrival, over several identities, now and in the past."""
+"""Tickets of a customer over HTTP: independent of arrival order, over several identities, now and in the past."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BEGIN = NOON - DAY
 
 
 def ticket_event(at: int, event: str, ticket: str | None = "7", **fields: Any) -> dict[str, Any]:
-    """Return a message as a connector creates it from a webhook; ``at`` is in seconds."""
+    """Return a message like those that a connector creates from webhooks. ``at`` is in seconds."""
     identity = fields.pop("who", {"userId": "user-1"})
     properties = {"ticket_id": ticket, **fields}
     return {

@@ -1,4 +1,4 @@
-"""Verification of segments: intact data has no differences, and corrupted data is found."""
+"""Verification of segments: it reports no differences for intact data, and finds corrupted data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def verify(service: RunningApp, key: str, body: Any = None, expected: int 
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_intact_data_has_no_differences(settings: Settings, frozen: FrozenClock, seed: int) -> None:
-    """Verify before and after the backfill, when customers are due, and with future and late messages."""
+    """Verify before and after the backfill, with customers that are due, and with future and late messages."""
     chance = random.Random(seed)
     async with running_app(settings, frozen) as service:
         for n in range(6):
@@ -91,7 +91,7 @@ async def test_corrupted_interval_is_found(settings: Settings, frozen: FrozenClo
 
 
 async def test_corrupted_state_is_found(settings: Settings, frozen: FrozenClock) -> None:
-    """The state of a customer who bought replaced by that of one who did not."""
+    """The state of one customer, who bought, is replaced by the state of another, who did not."""
     async with running_app(settings, frozen) as service:
         await service.send(track("Product Viewed", "nobody"))
         await send_purchases(service, 5)

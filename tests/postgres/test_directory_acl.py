@@ -1,4 +1,4 @@
-"""Directory access that root grants to the user of PostgreSQL: traversal only, and only where it was missing."""
+"""Directory access that root grants to the user of PostgreSQL: only traversal, and only if it is missing."""
 
 from __future__ import annotations
 

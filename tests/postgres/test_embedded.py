@@ -26,7 +26,7 @@ pytestmark = pytest.mark.database
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """Directory with a short path, so that it can contain the socket."""
+    """Return a directory with a short path, because the path of a socket has a small maximum length."""
     with tempfile.TemporaryDirectory(prefix="segue-") as directory:
         yield Path(directory) / "data"
 
@@ -48,7 +48,7 @@ def test_data_survives_a_restart_and_later_starts_are_quick(data_dir: Path) -> N
         assert postgres.pid is not None
     assert postgres.pid is None
     seconds = []
-    for _ in range(3):  # the best of three, because other programs use the machine too
+    for _ in range(3):  # Use the shortest of three, because other programs use the machine too.
         began = time.monotonic()
         url = postgres.start()
         seconds.append(time.monotonic() - began)
@@ -168,10 +168,10 @@ def test_postmaster_left_to_another_process_is_no_resource_leak(data_dir: Path) 
     with second:
         first.stop()
         del first
-        gc.collect()  # a ResourceWarning fails the test
+        gc.collect()  # A ResourceWarning would fail the test.
         second.kill()
     with EmbeddedPostgres(data_dir):
-        pass  # stops the cluster at its end
+        pass  # The last process stops the cluster when it ends.
 
 
 def test_concurrent_starts_share_one_cluster(data_dir: Path) -> None:

@@ -38,7 +38,7 @@ def upgrade() -> None:
 
 @pytest.fixture
 def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Migrations directory with the real ``env.py`` and two invented revisions."""
+    """Return a migrations directory with the real ``env.py`` and two invented revisions."""
     shutil.copy(migrate.scripts_dir() / "env.py", tmp_path)
     (tmp_path / "versions").mkdir()
     add(tmp_path, "0001", None, "CREATE TABLE one (n int)")
@@ -142,7 +142,7 @@ EDITED = {"did": "Order Completed", "within": "45d"}
 
 
 def only_the_first(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-    """Limit the migrations to the first one."""
+    """Make the first migration the only one."""
     first = next((migrate.scripts_dir() / "versions").glob("0001_*.py"))
     (directory / "versions").mkdir()
     shutil.copy(migrate.scripts_dir() / "env.py", directory)
@@ -152,7 +152,7 @@ def only_the_first(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
 
 
 def old_state(messages: int, born: int | None) -> bytes:
-    """Return a state of the first version. Fields after the first ones refer to unknown rules and leaves."""
+    """Return a customer state in the format of the first version. It also refers to unknown rules and leaves."""
     series = {"230fa3b16cc2": [2, [NOON - 60 * DAY], [], [], False]}
     truths, journeys = {2: [True, NOON, None], 99: [False, NOON, NOON + DAY]}, {1: [0, NOON]}
     return msgspec.msgpack.encode([messages, NOON - DAY, born, False, b'{"plan":"old"}', series, truths, journeys, b""])
@@ -236,7 +236,7 @@ async def write_as_the_first_version_did(url: str) -> None:
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10)
         """,
         [
-            # An unfinished backfill: intervals of two versions with the same start, and a retracted one.
+            # The backfill is unfinished: intervals of two versions have the same start, and one interval is retracted.
             (USER_1, "segment:buyers", "", 1, NOON - 60 * DAY, NOON - 30 * DAY, BY_MESSAGE, BY_TIME, NOON, NOON),
             (USER_1, "segment:buyers", "", 2, NOON - 60 * DAY, None, BY_MESSAGE, None, NOON, None),
             (USER_2, "segment:buyers", "", 1, NOON - 50 * DAY, None, BY_MESSAGE, None, NOON, None),

@@ -1,4 +1,4 @@
-"""``app.postgres.schema`` equals the schema that the migrations create: tables, columns, types, keys and indexes."""
+"""``app.postgres.schema`` matches the schema that the migrations create: tables, columns, types, keys and indexes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.postgres.schema import metadata
 async def test_schema_equals_the_migrated_database(database_url: str) -> None:
     def differences(connection: Connection) -> list[object]:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "include_name": _is_ours})
-        # Comments are for readers of app.postgres.schema; the migrations do not create them.
+        # The comments in app.postgres.schema are for its readers. The migrations do not create them.
         return [
             difference for difference in compare_metadata(context, metadata) if "comment" not in str(_kind(difference))
         ]
@@ -31,6 +31,6 @@ def _kind(difference: Any) -> object:
 
 
 def _is_ours(name: str | None, type_: str, parents: object) -> bool:
-    """Skip partitions of the log and the table of Alembic, which the schema does not describe."""
+    """Skip partitions of the log and Alembic's table, because the schema does not describe them."""
     del parents
     return type_ != "table" or (name != "alembic_version" and not str(name).startswith("touchpoints_"))

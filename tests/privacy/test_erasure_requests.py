@@ -56,7 +56,7 @@ async def test_closed_request_can_be_made_again(service: RunningApp) -> None:
     ids = [item["id"] for item in items]
     assert ids == sorted(ids, reverse=True)
     assert len(ids) == 5
-    for handled in (2, 0):  # The second call finds no open request.
+    for handled in (2, 0):  # The second call does not find an open request.
         answer = await service.tell("POST", "/v1/erasure-requests/handled", {"ids": [*ids[:2], 10**9]})
         assert answer == {"handled": handled}
     assert [item["id"] for item in await service.all_of("/v1/erasure-requests", limit=2)] == ids[2:]

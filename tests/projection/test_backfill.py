@@ -39,7 +39,7 @@ def bought(number: int, user: str, days: int = 0, name: str = "bought", **proper
 
 
 async def send_purchases(pipeline: Pipeline, users: int = 12) -> None:
-    """Send purchases: all users bought once, every second user twice; every third user viewed something."""
+    """Send purchases: every user bought once and every second user twice. Every third user viewed a product."""
     await pipeline.define(NO_SEGMENTS)
     for number in range(users):
         messages = [bought(number * 10, f"u{number:02}", 1, total=number)]
@@ -55,7 +55,7 @@ def segment_queries(pipeline: Pipeline) -> SegmentMemberQueries:
 
 
 async def members(pipeline: Pipeline, key: str) -> list[str]:
-    """Return the user ids of the members, and check that the count equals their number."""
+    """Return the user ids of the members. Check that the count equals their number."""
     page = await segment_queries(pipeline).list_members(key, pipeline.clock.now(), None, 1_000)
     assert await segment_queries(pipeline).count_members(key, pipeline.clock.now()) == len(page.items)
     return sorted(
@@ -64,7 +64,7 @@ async def members(pipeline: Pipeline, key: str) -> list[str]:
 
 
 async def segments_of(pipeline: Pipeline, user: str) -> dict[str, int]:
-    """Return the segments of a customer, with since when, from the customer's own query."""
+    """Return the segments of a customer and the start of each membership, as the customer's own query returns them."""
     ids = [identity.id for identity in parse_customer_reference(f"user_id:{user}", pipeline.settings)]
     customer = await CustomerQueries(pipeline.pool, pipeline.registry, pipeline.settings).customer(
         ids, pipeline.clock.now()
@@ -73,7 +73,7 @@ async def segments_of(pipeline: Pipeline, user: str) -> dict[str, int]:
 
 
 async def read_states(pipeline: Pipeline) -> list[Any]:
-    """Return the comparable state of every customer; all must be backfilled."""
+    """Return the state of every customer in a form that can be compared. All customers must be backfilled."""
     rows = await pipeline.pool.fetch("SELECT id, state, revision FROM customers ORDER BY id")
     ruleset = pipeline.registry.rules.current
     assert all(row["revision"] >= ruleset.fill for row in rows)
@@ -89,7 +89,7 @@ async def read_intervals(pipeline: Pipeline) -> list[Any]:
 
 
 async def check_rebuild_changes_nothing(pipeline: Pipeline) -> None:
-    """Replay every customer from the log and compare states and intervals."""
+    """Replay every customer from the log. Check that states and intervals stay the same."""
     before = (await read_states(pipeline), await read_intervals(pipeline))
     await pipeline.rebuild("")
     assert (await read_states(pipeline), await read_intervals(pipeline)) == before
@@ -100,7 +100,7 @@ EXPENSIVE = {"did": "bought", "where": {"total": {"gte": 5}}}
 
 
 async def test_new_segment_is_exact_during_its_backfill(database_url: str) -> None:
-    """Each chunk runs in a new worker, as after a crash, and the answers stay the same throughout."""
+    """Each chunk runs in a new worker, as after a crash. All reads return the same result throughout."""
     async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
         await send_purchases(pipeline)
         await pipeline.segment("twice", BOUGHT_TWICE)
@@ -136,7 +136,7 @@ async def test_backfill_reads_only_matching_touchpoints(database_url: str) -> No
 
 
 async def test_failed_chunk_is_rolled_back(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The effect is that of kill -9 between two statements."""
+    """The failure has the same effect as kill -9 between two statements."""
     async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
         await send_purchases(pipeline)
         await pipeline.segment("twice", BOUGHT_TWICE)
@@ -158,7 +158,10 @@ async def test_failed_chunk_is_rolled_back(database_url: str, monkeypatch: pytes
 
 
 async def test_edited_segment_keeps_old_members_until_backfilled(database_url: str) -> None:
-    """Every read meanwhile uses one version for all customers, and the switch happens once."""
+    """During the backfill, every read uses one version for all customers.
+
+    The switch to the new version happens once.
+    """
     async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
         await send_purchases(pipeline)
         await pipeline.segment("chosen", BOUGHT_TWICE)
@@ -239,7 +242,7 @@ async def test_reverted_edit_is_current_at_once(database_url: str) -> None:
 
 
 async def test_rename_needs_no_backfill(database_url: str) -> None:
-    """The archiving of another definition needs no backfill either."""
+    """Archiving another definition needs no backfill either."""
     async with running_pipeline(database_url, TODAY) as pipeline:
         await send_purchases(pipeline)
         await pipeline.segment("chosen", BOUGHT_TWICE)
@@ -275,7 +278,7 @@ async def test_recreated_segment_includes_messages_sent_while_archived(database_
 
 
 async def test_messages_during_backfill_are_included(database_url: str) -> None:
-    """Live, late, future and merging messages, for customers that are backfilled and for those that are not."""
+    """Live, late, future and merging messages arrive for customers before and after their backfill."""
     async with running_pipeline(database_url, TODAY, fill_customers_max=5) as pipeline:
         await send_purchases(pipeline)
         await pipeline.segment("chosen", BOUGHT_TWICE)
@@ -309,7 +312,7 @@ async def test_messages_during_backfill_are_included(database_url: str) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_definition_changes_between_messages_match_the_reference(database_url: str, seed: int) -> None:
-    """The result equals a rebuild, and the reference model over all messages."""
+    """The customers equal those of a rebuild, and those of the reference model over all messages."""
     draw = random.Random(seed)
     messages, batches = random_delivery(draw)
     prefix = "f-"
@@ -374,7 +377,7 @@ async def test_backfill_progress_reports_speed_and_remaining_time(database_url: 
 
 
 async def test_timezone_change_requires_a_backfill(database_url: str) -> None:
-    """The timezone is part of the meaning of a rule, so the next start backfills all customers."""
+    """The timezone changes the meaning of a rule, so the next start backfills all customers."""
     async with running_pipeline(database_url, TODAY) as pipeline:
         await send_purchases(pipeline)
         await pipeline.segment("dated", {"did": "bought", "from": "2023-11-16"})
@@ -391,7 +394,7 @@ async def test_timezone_change_requires_a_backfill(database_url: str) -> None:
 
 
 async def test_edited_computed_trait_keeps_old_members_until_backfilled(database_url: str) -> None:
-    """A segment that reads the trait keeps its old members until all customers are backfilled."""
+    """A segment that reads the trait keeps its old members too, until all customers are backfilled."""
     limits = Limits()
 
     def spent(path: str) -> TraitIn:
@@ -415,13 +418,13 @@ async def test_edited_computed_trait_keeps_old_members_until_backfilled(database
 
 
 def bucket(kind: str, value: str, salt: str = "s") -> int:
-    """Return the bucket, 0 to 99, by the documented formula."""
+    """Return the bucket of an identity, 0 to 99, by the documented formula."""
     digest = hashlib.sha256(f"{salt}\0{kind}\0{value}".encode()).digest()
     return int.from_bytes(digest[:8]) % 100
 
 
 async def test_bucket_depends_on_the_strongest_earliest_identity(database_url: str) -> None:
-    """The bucket changes when a stronger or an earlier identity appears, in any order of arrival."""
+    """The bucket changes when a stronger or an earlier identity appears. Arrival order does not matter."""
 
     def viewed(number: int, days: int, **ids: str) -> dict[str, Any]:
         return item(SentMessage(T + days * DAY, f"m{number}", "track", ids, name="viewed"))
@@ -471,7 +474,7 @@ async def test_worker_finds_customers_through_indexes(database_url: str) -> None
 
 
 class AcceptedCounter:
-    """Counter of accepted messages, which stands for the live load."""
+    """Counter of accepted messages, which simulates live traffic."""
 
     def __init__(self) -> None:
         self.accepted = 0

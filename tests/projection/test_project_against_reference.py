@@ -1,4 +1,4 @@
-"""Projection compared with the reference model: any order, batches and workers give the same customers."""
+"""Projection compared with the reference model: all orders, batches and workers result in the same customers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def message_lists(draw: st.DrawFn) -> list[SentMessage]:
 
 @st.composite
 def deliveries(draw: st.DrawFn) -> tuple[list[SentMessage], list[list[int]]]:
-    """Draw messages, and batches of indexes into them: shuffled, split, some sent twice."""
+    """Draw messages, and batches of indexes into them. Messages are shuffled and split, and some are sent twice."""
     messages = draw(message_lists())
     order = draw(st.permutations(range(len(messages))))
     repeated = draw(st.lists(st.integers(0, len(messages) - 1), max_size=4))
@@ -109,7 +109,7 @@ async def check(pipeline: Pipeline, messages: Sequence[SentMessage], prefix: str
 
 
 def test_any_delivery_matches_the_reference(database_url: str) -> None:
-    """Order, batches and duplicates have no effect; a replay of the log gives the same rows, causes included."""
+    """Order, batches and duplicates do not change the result. A replay of the log creates the same rows and causes."""
 
     async def deliver(delivery: tuple[list[SentMessage], list[list[int]]]) -> None:
         messages, batches = delivery
@@ -177,7 +177,7 @@ def test_concurrent_workers_match_the_reference(database_url: str) -> None:
 
 
 def random_delivery(draw: random.Random) -> tuple[list[SentMessage], list[list[int]]]:
-    """Return more messages than Hypothesis can draw, in many small batches, some sent twice."""
+    """Return 60 messages in small batches, some of them sent twice. Hypothesis cannot draw such a large example."""
     messages = [_random_message(draw, number) for number in range(60)]
     order = draw.sample(range(60), 60) + draw.sample(range(60), 12)
     cuts = sorted(draw.sample(range(1, len(order)), 24))

@@ -42,34 +42,34 @@ from tests.support.rule_strategies import (
 
 SEEDS = case_count(4)
 ROUNDS = 3
-"""Number of sets of definitions in one database."""
+"""Number of sets of definitions that follow each other in one database."""
 
 CUSTOMERS_PER_ROUND = 9
-"""Number of deliveries, each with one to four customers."""
+"""Number of deliveries under each set of definitions. A delivery contains messages of one to four customers."""
 
 BACKFILLED_CHECKED = 2
 """Number of earlier deliveries that are compared again after the next backfill."""
 
 RULES = 5
 EXPLAINED = 1
-"""Number of segments that are explained for each customer."""
+"""Number of segments whose explanation is compared for each customer."""
 
 FUTURE = DAY
-"""Longest time by which a message may be ahead of its receipt."""
+"""Maximum time by which a message may be ahead of its receipt, in microseconds."""
 
 
 class Delivery(NamedTuple):
-    """Messages whose ids all begin with ``prefix``, in batches of (instant of receipt, messages)."""
+    """Messages whose ids all begin with ``prefix``. A batch is (instant of receipt, messages)."""
 
     prefix: str
     messages: list[SentMessage]
     batches: list[tuple[int, list[SentMessage]]]
     end: int
-    """Instant of the comparison."""
+    """Instant at which customers are compared with the reference."""
 
 
 def deliveries(draw: Random, prefix: str) -> Delivery:
-    """Draw a delivery: shuffled, split, some messages sent twice, some before they happen."""
+    """Draw a delivery. Messages are shuffled and split; some are sent twice, and some arrive before they happen."""
     at = calendar_instants if chance(draw, 4) else instants
     messages = [_message(draw, prefix, number, at(draw)) for number in range(draw.randint(1, 8))]
     order = [*draw.sample(messages, len(messages)), *draw.choices(messages, k=draw.randrange(3))]
@@ -130,7 +130,10 @@ def random_definitions(draw: Random) -> Definitions:
 
 
 async def define(pipeline: Pipeline, definitions: Definitions, *, archive_first: bool) -> None:
-    """Replace the definitions: as edits of those with the same key, or after all others are archived."""
+    """Replace all definitions.
+
+    Those whose key exists are edited, unless ``archive_first`` archives all of them before.
+    """
     if archive_first:
         await _archive(pipeline, Definitions({}, {}))
     for kind, key, body in _in_order(definitions):
@@ -141,7 +144,7 @@ async def define(pipeline: Pipeline, definitions: Definitions, *, archive_first:
 
 
 def _in_order(definitions: Definitions) -> list[tuple[str, str, Any]]:
-    """Return the definitions in an order in which each comes after those that it reads."""
+    """Return the definitions in an order in which each definition follows those that it reads."""
     first = ("one",)
     return [
         *(("trait", key, value) for key, value in definitions.traits.items()),
@@ -163,7 +166,7 @@ async def _put(pipeline: Pipeline, kind: str, key: str, body: Any) -> None:
 
 
 async def _archive(pipeline: Pipeline, keep: Definitions) -> None:
-    """Archive all definitions except ``keep``, each before those that it reads."""
+    """Archive all definitions except ``keep``. Each definition is archived before those that it reads."""
     kept_keys = {
         "segment": keep.segments.keys(),
         "journey": keep.journeys.keys(),
@@ -216,7 +219,7 @@ def item_of(message: SentMessage) -> dict[str, Any]:
 
 
 async def check(pipeline: Pipeline, delivery: Delivery, definitions: Definitions, draw: Random) -> None:
-    """Compare customers, reads and explanations before the worker runs, and stored intervals after it."""
+    """Compare customers, reads and explanations before the worker runs. Compare stored intervals after it has run."""
     expected = customers(delivery.messages, CAPS)
     prefix, now = delivery.prefix, pipeline.clock.now()
     groups = {
@@ -241,7 +244,7 @@ async def check(pipeline: Pipeline, delivery: Delivery, definitions: Definitions
 
 
 async def _read_current(pipeline: Pipeline, name: str) -> Mapping[str, tuple[str, int]]:
-    """Return the current (value, since) by definition, as a read reports it."""
+    """Return the current (value, since) of each definition, as a read reports it."""
     queries = CustomerQueries(pipeline.pool, pipeline.registry, pipeline.settings)
     customer = await queries.customer(
         [identity.id for identity in parse_customer_reference(name, pipeline.settings)], pipeline.clock.now()
@@ -256,7 +259,7 @@ async def _read_current(pipeline: Pipeline, name: str) -> Mapping[str, tuple[str
 
 
 async def _read_explanation(pipeline: Pipeline, name: str, definition: str) -> tuple[str, int] | None:
-    """Return (value, since) as the explanation reports it; None if the rule does not hold."""
+    """Return (value, since) as the explanation reports it, or None if the rule does not hold."""
     queries = CustomerQueries(pipeline.pool, pipeline.registry, pipeline.settings)
     ids = [identity.id for identity in parse_customer_reference(name, pipeline.settings)]
     _, explanation = await queries.explain_segment(ids, definition.partition(":")[2], pipeline.clock.now())

@@ -50,7 +50,7 @@ def run_scenario(
 
 
 async def count_differing(pipeline: Pipeline) -> int:
-    """Rebuild all customers and return how many differed from their log."""
+    """Rebuild all customers and return the number of those that differed from their log."""
     return await rebuild_customers(pipeline.pool, pipeline.registry.rules.current, pipeline.clock, pipeline.settings)
 
 
@@ -80,7 +80,7 @@ def test_series_overflow_within_one_flush_is_exact(database_url: str, batches: l
 
 
 def test_transition_cause_is_independent_of_arrival_order(database_url: str) -> None:
-    """Of two purchases at one instant, the later in order is the cause, even if it arrives first."""
+    """Of two purchases at one instant, the cause is the later one in order, even if it arrives first."""
 
     async def check(pipeline: Pipeline) -> None:
         await pipeline.send([item(track(1, T0))])
@@ -96,7 +96,7 @@ def test_transition_cause_is_independent_of_arrival_order(database_url: str) -> 
 
 
 def test_message_that_no_rule_reads_is_not_a_cause(database_url: str) -> None:
-    """The purchase expires at the instant of an irrelevant message: time is the cause, live and in a replay."""
+    """A purchase leaves its window at the instant of an irrelevant message. The cause is time, live and in a replay."""
     without_journeys = Definitions(segments=DEFINITIONS.segments, journeys={})
 
     async def check(pipeline: Pipeline) -> None:
@@ -124,7 +124,7 @@ def test_future_message_that_no_rule_reads_changes_no_state(database_url: str) -
 
 
 def test_size_of_state_with_future_messages_is_limited(database_url: str) -> None:
-    """Messages of a client an hour ahead are pending in the state, which each further message rewrites."""
+    """Messages from a client an hour ahead wait in the state, and each further message rewrites the state."""
 
     async def check(pipeline: Pipeline) -> None:
         for start in range(0, 4_000, 1_000):
@@ -136,7 +136,7 @@ def test_size_of_state_with_future_messages_is_limited(database_url: str) -> Non
 
 
 def test_size_of_traits_is_limited(database_url: str) -> None:
-    """The write key is public, so distinct trait names must not let a state grow without limit."""
+    """The write key is public, so a stranger who sends many trait names must not make a state grow without limit."""
 
     async def check(pipeline: Pipeline) -> None:
         for number in range(20):
@@ -170,7 +170,7 @@ def test_unencodable_text_rejects_only_its_message(database_url: str) -> None:
 
 
 def test_rejected_item_is_quarantined_beside_an_unstorable_one(database_url: str) -> None:
-    """Rows for quarantine belong to the first half of a bisection, which fails here."""
+    """The rows to quarantine belong to the first half of a bisection, which fails in this test."""
 
     async def check(pipeline: Pipeline) -> None:
         rejection = Rejection(1, RejectionCode.MISSING_EVENT, "no event", "refused", b"{}")
@@ -225,14 +225,14 @@ def test_failure_after_the_flush_does_not_block_requests(database_url: str, monk
                     await pipeline.send([item(track(number, T0))])
             except TimeoutError:
                 pytest.fail("the request does not return")
-            except Exception:  # any response is fine
+            except Exception:  # Any response is accepted.
                 pass
 
     run_scenario(database_url, check)
 
 
 def test_lock_and_statement_timeouts_are_set(database_url: str) -> None:
-    """A forgotten transaction that locks one customer must not stop all ingestion."""
+    """A transaction that locks one customer and never ends must not stop all ingestion."""
 
     async def check(pipeline: Pipeline) -> None:
         async with pipeline.pool.acquire() as connection:
@@ -246,7 +246,7 @@ def test_lock_and_statement_timeouts_are_set(database_url: str) -> None:
 
 
 def fail_on(monkeypatch: pytest.MonkeyPatch, poison: str) -> None:
-    """Make every projection fail that contains this message."""
+    """Make each projection fail that contains this message."""
     for path in ("app.ingest.group_commit.project_messages", "app.background.worker.project_deferred"):
         module, _, name = path.rpartition(".")
         original = getattr(__import__(module, fromlist=[name]), name)
@@ -311,7 +311,7 @@ def test_failing_customer_does_not_block_the_backfill(database_url: str, monkeyp
 
 
 def test_long_replay_does_not_block_other_customers(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sweep locks only the customers that one step replays, not all that are due."""
+    """The sweeper locks only the customers that one step replays, not all due customers."""
 
     async def check(pipeline: Pipeline) -> None:
         await pipeline.send([item(track(1, T0, "long")), item(track(2, T0, "short"))])
@@ -339,7 +339,7 @@ def test_long_replay_does_not_block_other_customers(database_url: str, monkeypat
 
 
 def test_first_message_gets_a_monthly_partition(database_url: str) -> None:
-    """A message stored before its month has a partition would block that partition for good."""
+    """If a message were stored before the partition of its month, that partition could never be created."""
 
     async def check(pipeline: Pipeline) -> None:
         await pipeline.send([item(track(1, T0))])
@@ -367,7 +367,7 @@ def test_timezone_change_does_not_use_old_states(database_url: str) -> None:
 
 
 def test_late_message_of_a_shared_device_rewrites_few_customers(database_url: str) -> None:
-    """One late message from a kiosk, shared by many users, must not lock and rewrite all of them."""
+    """Many users share a kiosk. One late message from it must not lock and rewrite all of them."""
 
     async def check(pipeline: Pipeline) -> None:
         users = 200
@@ -384,7 +384,7 @@ def test_late_message_of_a_shared_device_rewrites_few_customers(database_url: st
 
 
 def test_split_beyond_the_replay_budget_keeps_unchanged_intervals(database_url: str) -> None:
-    """The history of u1 did not change, so none of its intervals may be retracted and recorded again."""
+    """The history of u1 does not change, so no interval may be retracted and recorded again."""
 
     async def check(pipeline: Pipeline) -> None:
         own = [item(track(number, T0 + number * HOUR)) for number in range(5)]
@@ -457,7 +457,7 @@ def test_clock_that_moves_back_loses_no_transition(database_url: str) -> None:
 
 
 def test_undone_link_records_an_earlier_message(database_url: str) -> None:
-    """Restoring a link gives the same customers as if its earlier message had arrived before the undo."""
+    """Restoring a link results in the same customers as if its earlier message had arrived before the undo."""
 
     async def set_undone(pipeline: Pipeline, undone: bool) -> None:
         pair = Identity("anonymous_id", "d1").id, Identity("user_id", "u1").id
@@ -507,7 +507,7 @@ def test_trait_numbers_stay_exact_in_the_state(database_url: str) -> None:
 
 
 def test_repeated_conflict_is_quarantined_once(database_url: str) -> None:
-    """An SDK that retries one conflicting batch must not fill the quarantine."""
+    """An SDK that retries the same conflicting batch must not fill the quarantine."""
 
     async def check(pipeline: Pipeline) -> None:
         await pipeline.send([item(track(1, T0))])
@@ -520,7 +520,7 @@ def test_repeated_conflict_is_quarantined_once(database_url: str) -> None:
 
 
 def test_replaced_definition_records_its_new_version(database_url: str) -> None:
-    """The audit trail keeps version 1; the interval that holds now has the current version."""
+    """The audit trail keeps version 1, while the current interval has the current version."""
     rule = {"did": "bought", "within": "5d", "at_least": 1}
 
     async def check(pipeline: Pipeline) -> None:

@@ -1,4 +1,4 @@
-"""Fold of random rules and histories: arrival order, storage, caps and backfills do not change the result.
+"""Fold of random rules and histories: arrival order, storage, size limits and backfills do not change the result.
 
 The reference is one fold over the whole history. The tests are pure, so they can check thousands of random rules over
 the whole grammar, with random histories that are partly in the future.
@@ -44,7 +44,7 @@ def test_fold_is_independent_of_arrival_storage_limits_and_backfill(block: int) 
 
 
 class Scenario:
-    """Random rules and history, with the result of one fold over all of it."""
+    """Random rules and one random history, and the result of folding the whole history at once."""
 
     def __init__(self, question: Question, draw: Random) -> None:
         self.ruleset = ruleset_of_all({f"r{n}": rule for n, rule in enumerate(question.rules)}, question.world)
@@ -66,7 +66,7 @@ class Scenario:
 
 
 def answers_of(state: State, ruleset: Ruleset) -> Any:
-    """Return all answers of a state, including rules that were never evaluated."""
+    """Return all results of a state, including the initial values of rules that were never evaluated."""
     if state.born is None:
         return None
     born = state.born
@@ -83,7 +83,7 @@ def sort_changes(changes: Iterable[Transition]) -> list[Any]:
 
 
 def check_arrival(question: Question, draw: Random) -> None:
-    """Fold in any order and batches, partly before the messages happen, and store the state in between."""
+    """Fold the messages in any order and in batches, some before they happen. Store and read the state in between."""
     scenario = Scenario(question, draw)
     inputs = draw.sample(scenario.moves, len(scenario.moves)) if draw.random() < 0.5 else list(scenario.moves)
     points_max = draw.choice([1, 2, 3, 256])
@@ -109,7 +109,7 @@ def check_arrival(question: Question, draw: Random) -> None:
 
 
 def check_partial_backfill(question: Question, draw: Random) -> None:
-    """Fold some rules, backfill the others at some instant from their inputs, and let time pass."""
+    """Fold some rules, backfill the other rules at some instant from their inputs, and let time pass."""
     scenario = Scenario(question, draw)
     scenario.ruleset.fill = len(scenario.ruleset.number_of)
     revision = draw.randint(0, scenario.ruleset.fill)
@@ -137,7 +137,7 @@ def check_partial_backfill(question: Question, draw: Random) -> None:
 
 
 def inputs_for(rules: Ruleset, history: Sequence[Entry], born: int) -> list[Input]:
-    """Return the inputs that a backfill reads from the log for these rules."""
+    """Return the inputs that a backfill of these rules reads from the log."""
     selection = _select_log(rules)
     inputs = [
         input_from_entry(rules, entry)

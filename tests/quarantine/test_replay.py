@@ -125,7 +125,7 @@ async def test_bulk_replay_with_a_patch(service: RunningApp) -> None:
     (touchpoint,) = (await service.ask("/v1/customers/u-3/touchpoints"))["items"]
     assert (touchpoint["properties"], touchpoint["occurred_at"]) == ({"total": 3}, "2026-01-01T00:00:00.000000Z")
 
-    # A replayed row is not replayed again; a replay by its id is a duplicate.
+    # A bulk replay skips rows that were replayed before. A replay by id is a duplicate.
     assert (await replay(service, **request))["items"] == [rest["items"][-1]]
     again = await replay(service, filter={"ids": [first["items"][0]["id"]]}, patch=RENAME_VALUE)
     assert [item["outcome"] for item in again["items"]] == ["duplicate"]
@@ -145,7 +145,7 @@ async def test_rejected_replay_adds_no_row(service: RunningApp) -> None:
     single = await service.tell("POST", f"{PATH}/{rows[0]['id']}/replay")
     assert (single["rejected"], single["accepted"]) == (1, 0)
     assert len(await list_rows(service)) == 2
-    # With a plan that only warns, the replay is accepted, and its receipt has one warning.
+    # If the plan only warns, the replay is accepted, and its receipt contains one warning.
     await put_plan(service, "warn")
     receipt = await service.tell("POST", f"{PATH}/{rows[1]['id']}/replay")
     assert (receipt["accepted"], [item["code"] for item in receipt["warnings"]]) == (1, ["tracking_plan"])

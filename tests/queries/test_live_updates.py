@@ -15,7 +15,7 @@ from tests.support.running_app import RunningApp, is_problem
 from tests.support.web_page import ORIGIN, WebPage, did
 
 STREAMS_PER_VISITOR = 20
-"""Limit of open streams of one visitor."""
+"""Maximum number of open streams of one visitor."""
 
 
 def live_updates_of(service: RunningApp) -> LiveUpdates:
@@ -24,7 +24,7 @@ def live_updates_of(service: RunningApp) -> LiveUpdates:
 
 
 async def open_stream(service: RunningApp, page: WebPage, stack: ExitStack, **options: Any) -> VisitorStream:
-    """Open a stream of this page as the route does, and wait for its first profile."""
+    """Open a stream for the page as the route does, and wait for its first profile."""
     await page.send(did("Looked"))
     signing = service.app.state.services.registry.access.current.signing_keys
     visitor = read_token(page.token, signing, "default", service.clock.now())
@@ -66,7 +66,7 @@ async def test_removed_origin_closes_its_streams(service: RunningApp) -> None:
 
 
 async def test_unreadable_customer_does_not_block_other_streams(service: RunningApp) -> None:
-    """The row of one customer is corrupted: its stream closes, and the others receive updates."""
+    """The row of one customer is corrupt. Its stream closes, and the other streams receive updates."""
     pool = service.app.state.services.pool
     await service.tell("POST", "/v1/segments", {"key": "vip", "public": True, "rule": {"did": "Bought"}}, 201)
     with ExitStack() as stack:
@@ -115,7 +115,7 @@ async def test_streams_of_one_visitor_are_limited(service: RunningApp) -> None:
 
 
 async def request_stream(service: RunningApp, page: WebPage) -> Any:
-    """Request a stream that must be refused; an accepted one would never end."""
+    """Request a stream that must be refused. The request would never end if the stream were accepted."""
     params = {"writeKey": page.key, "token": page.token}
     async with asyncio.timeout(10):
         return await service.client.get("/v1/me/stream", params=params, headers={"Origin": ORIGIN})

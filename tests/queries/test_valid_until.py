@@ -1,6 +1,6 @@
 """Reads of one customer agree with each other, and every ``valid_until`` is exact to the microsecond.
 
-No worker runs here, so that every answer is computed by the read.
+No worker runs in these tests, so the reads compute every answer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TRAITS = [{"plan": "pro"}, {"plan": None}, {"plan": "team"}, {"timezone": "Asia/
 
 
 def a_life(chance: random.Random, user: str) -> list[dict[str, Any]]:
-    """Draw messages of a day, some in the future, many at one instant or exactly one window later."""
+    """Draw messages of one day. Some are in the future, and many are at one instant or exactly one window later."""
     messages: list[dict[str, Any]] = []
     for n in range(chance.randint(1, 7)):
         at = NOON + chance.choice([chance.randint(-14 * HOUR, 10 * HOUR), chance.randint(-14, 10) * HOUR])

@@ -1,4 +1,4 @@
-"""Reading one definition takes one statement, with its candidate."""
+"""Reading a definition and its candidate takes one statement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOW = 1_700_000_000_000_000
 
 
 class RecordingPool:
-    """Fetches from a pool and records (query, arguments.., number of rows) of each statement."""
+    """Pool that records (query, arguments, number of rows) of each statement."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

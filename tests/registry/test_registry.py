@@ -1,4 +1,7 @@
-"""Definitions are read with the settings of the process that was started last; older processes become outdated."""
+"""The settings of the last started process apply to all definitions.
+
+Older processes with other settings become outdated.
+"""
 
 from __future__ import annotations
 

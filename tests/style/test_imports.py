@@ -15,7 +15,7 @@ WEB: Final = {"fastapi", "starlette"}
 
 
 def package_of(module: str) -> str:
-    """Return the first two parts of the name: ``app.rules`` for everything in it."""
+    """Return the first two parts of a module's name: ``app.rules`` for everything in that package."""
     return ".".join(module.split(".")[:2])
 
 
@@ -33,7 +33,7 @@ def test_packages_have_no_import_cycles() -> None:
 
 
 def test_subpackages_have_no_import_cycles() -> None:
-    """Ignore imports between a package and its own subpackages."""
+    """Imports between a package and its own subpackages are not counted."""
     graph: dict[str, set[str]] = {}
     for name, module in source_modules().items():
         folder = folder_of(name)
@@ -47,14 +47,14 @@ def test_subpackages_have_no_import_cycles() -> None:
 
 
 def folder_of(module: str) -> str:
-    """Return the package of a module. For a package, return its own name."""
+    """Return the package that contains a module. For a package, return the package itself."""
     modules = source_modules()
     is_package = any(other.startswith(module + ".") for other in modules)
     return module if is_package else module.rpartition(".")[0]
 
 
 def test_modules_described_as_pure_are_in_the_contract() -> None:
-    """If the first paragraph of a docstring ends in "Pure.", the contract must enforce it."""
+    """If the first paragraph of a module docstring ends in "Pure.", the import contract must enforce it."""
     contract = CONTRACTS["pure"]["source_modules"]
     promised = {
         name

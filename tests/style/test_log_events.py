@@ -1,4 +1,4 @@
-"""Log events have keys such as ``flush.failed``: a noun and a verb in the past tense. Details are fields."""
+"""Log events have keys such as ``flush.failed``: a noun and a verb in the past tense. Details are passed as fields."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ def test_log_events_have_a_noun_and_a_past_tense_verb() -> None:
 
 
 def test_log_events_have_no_positional_details() -> None:
-    """Values are fields, so that a program can filter by them."""
+    """Values must be fields, so that a program can filter log lines by them."""
     assert [place for place, call in log_calls() if len(call.args) > 1] == []

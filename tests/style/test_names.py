@@ -19,7 +19,7 @@ LAYERS: Final = {
     "app.registry": "its cached definitions",
     "app.rules.language": "its JSON form",
 }
-"""Packages that may share a module name, because each is another layer of the same thing."""
+"""Packages that may contain modules of the same name, because each package is another layer of the same feature."""
 
 
 def test_module_names_are_unique_except_across_layers() -> None:

@@ -1,4 +1,4 @@
-"""Package docstrings, and the place of modules."""
+"""Docstrings of packages, and modules that belong to no package."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.support.source_tree import source_modules
 ROOT = Path(__file__).parents[2]
 
 READERS = ("app.queries", "app.insight", "app.data_quality", "app.api", "app.http")
-"""Packages that only read."""
+"""Packages that only read tables."""
 
 _WRITE = re.compile(
     r"\b(?:INSERT\s+INTO|MERGE\s+INTO|UPDATE(?:\s+ONLY)?|DELETE\s+FROM(?:\s+ONLY)?|COPY|TRUNCATE(?:\s+TABLE)?)\s+"
@@ -25,7 +25,7 @@ _COMMENT = re.compile(r"--[^\n]*")
 
 
 def tables_written(source: str) -> set[str]:
-    """Return the tables that the SQL and the COPY calls of a module write; ``{}`` stands for a dynamic name."""
+    """Return the tables that SQL and COPY calls of a module write. ``{}`` stands for a table name that is computed."""
     return _tables_written(ast.parse(source))
 
 
@@ -38,7 +38,7 @@ def _tables_written(tree: ast.Module) -> set[str]:
 
 
 def _texts(tree: ast.Module) -> Iterator[str]:
-    """Yield all strings except docstrings. ``{}`` replaces each placeholder of an f-string."""
+    """Yield all strings of a module except docstrings. ``{}`` replaces each placeholder of an f-string."""
     skipped: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):

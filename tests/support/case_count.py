@@ -1,4 +1,4 @@
-"""Number of random cases per test. The factor ``SEGUE_TEST_CASES``, such as 50 or 0.1, multiplies it."""
+"""Number of random cases of a test. The environment variable ``SEGUE_TEST_CASES``, such as 50 or 0.1, multiplies it."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ def case_count(usual: int) -> int:
 
 
 def case_count_at_most(usual: int) -> int:
-    """Return the number of cases, reduced by a factor below 1 and never increased."""
+    """Return ``cases``, reduced if the factor is below 1, and otherwise unchanged."""
     return max(1, round(usual * min(FACTOR, 1)))

@@ -1,7 +1,7 @@
-"""Durability test: load, ``kill -9`` at random times, and a comparison of the log with what was acknowledged.
+"""Durability test: load, ``kill -9`` at random times, and a comparison of the log with the acknowledged messages.
 
 Senders post each message once and record what the server acknowledged. Meanwhile the server, the postmaster of
-PostgreSQL, or both are killed. :mod:`test_durability` does this for a minute, ``bench.durability`` for longer.
+PostgreSQL, or both are killed. :mod:`test_durability` runs this for a minute, ``bench.durability`` for longer.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ MESSAGES_PER_PERSON: Final = 40
 
 @dataclass
 class Notes:
-    """Records of the senders: messages that may have arrived (``sent``) and ids of acknowledged ones (``acked``).
+    """Records of the senders: messages that may have arrived (``sent``), and ids of acknowledged messages (``acked``).
 
-    ``in_doubt`` counts requests that were cut off or answered with 503.
+    ``in_doubt`` is the number of requests whose connection broke or whose response was 503.
     """
 
     sent: dict[str, SentMessage] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Kills:
     postmaster: int = 0
     both: int = 0
     in_doubt: int = 0
-    """Number of kills that cut off requests in flight."""
+    """Number of kills that interrupted requests in flight."""
 
     @property
     def total(self) -> int:
@@ -87,7 +87,7 @@ class Traffic:
         )
 
     def _ids(self, person: int) -> dict[str, str]:
-        """Return a device, sometimes with its owner's ids, sometimes another customer's."""
+        """Return the ids of a device, sometimes with ids of its owner, and sometimes with ids of another customer."""
         draw = self._draw
         device = {"anonymous_id": f"d{person + draw.choice([0, 0, 0, 0, 0, 1])}-{draw.randint(0, 2)}"}
         user, email = {"user_id": f"u{person}"}, {"email": f"p{person}@example.com"}
@@ -95,7 +95,7 @@ class Traffic:
 
 
 class CrashLoad:
-    """One server under load, of which processes are killed."""
+    """One server under load, whose processes are killed."""
 
     def __init__(self, server: Server, seed: int, tell: Callable[[str], None] = print) -> None:
         self.server = server
@@ -107,7 +107,10 @@ class CrashLoad:
         self._over = asyncio.Event()
 
     async def run(self, kills_of: Sequence[str], senders: int = 8) -> None:
-        """Kill the named processes in turn while ``senders`` send. The server is ready and in use at the end."""
+        """Kill the processes in ``kills_of`` in turn while ``senders`` send.
+
+        At the end the server is ready and receives messages.
+        """
         await asyncio.to_thread(self.server.start)
         sending = [asyncio.create_task(self._send()) for _ in range(senders)]
         reading = asyncio.create_task(self._read())
@@ -126,7 +129,7 @@ class CrashLoad:
             await asyncio.gather(*sending, reading)
 
     async def _wait_until_acked(self) -> None:
-        """Wait until more messages are acknowledged, so that the next kill meets traffic."""
+        """Wait until more messages are acknowledged, so that the next kill happens during traffic."""
         goal = len(self.notes.acked) + self._draw.randint(1, 200)
         async with asyncio.timeout(60):
             while len(self.notes.acked) < goal:
@@ -145,7 +148,7 @@ class CrashLoad:
         setattr(self.kills, victim, getattr(self.kills, victim) + 1)
 
     async def _wait_until_restarted(self, dead: int) -> None:
-        """Wait until the server has started another postmaster."""
+        """Wait until the server has started a new postmaster."""
         async with asyncio.timeout(60):
             while await asyncio.to_thread(lambda: self.server.postmaster) in (None, dead):
                 await asyncio.sleep(0.02)
@@ -162,7 +165,7 @@ class CrashLoad:
         try:
             answer = await http.post("/v1/batch", json=body)
         except httpx.ConnectError:
-            # The server received nothing, so the log must not contain these messages.
+            # The server has not received these messages, so the log must not contain them.
             return False
         except httpx.TransportError:
             self.notes.sent |= {sent_message.message_id: sent_message for sent_message in batch}
@@ -182,7 +185,7 @@ class CrashLoad:
         return False
 
     async def _read(self) -> None:
-        """Read a customer repeatedly. Each response must contain it or be a 503 with Retry-After."""
+        """Read a customer repeatedly. Each response must contain the customer or be a 503 with Retry-After."""
         headers = {"Authorization": f"Bearer {self.server.secret_key}"}
         allowed = {httpx.codes.OK, httpx.codes.NOT_FOUND, httpx.codes.SERVICE_UNAVAILABLE}
         async with httpx.AsyncClient(base_url=self.server.url, timeout=30, headers=headers) as http:
@@ -201,7 +204,7 @@ _ONE: Final = httpx.Limits(max_connections=1)
 
 
 async def stored_messages(siege: CrashLoad) -> list[SentMessage]:
-    """Compare the log with the records and return its messages. The server must have stopped."""
+    """Compare the log with the records of the senders, and return the messages in it. The server must have stopped."""
     notes = siege.notes
     assert notes.faults == [], notes.faults[:3]
     rows = await _fetch(siege.server, "SELECT message_id, count(*) FROM touchpoints GROUP BY message_id")
@@ -216,7 +219,7 @@ async def stored_messages(siege: CrashLoad) -> list[SentMessage]:
 
 
 async def check_customers(server: Server, sent_message: Sequence[SentMessage]) -> None:
-    """Check that identities are grouped into customers as in the reference model of the stored messages."""
+    """Check that identities are grouped into customers as in the reference model, given the stored messages."""
     rows = await _fetch(
         server, "SELECT customer_id, kind || ':' || value FROM identities WHERE customer_id IS NOT NULL"
     )
@@ -229,7 +232,7 @@ async def check_customers(server: Server, sent_message: Sequence[SentMessage]) -
 
 
 def check_rebuild(server: Server) -> None:
-    """Check that a rebuild from the log changes no state and no interval."""
+    """Check that a rebuild from the log changes neither a state nor an interval."""
     before = asyncio.run(_fetch(server, _INTERVALS))
     done = server.command("rebuild")
     assert done.returncode == 0, done.stderr
@@ -246,7 +249,7 @@ ORDER BY customer_id, definition, value, entered_at
 
 
 async def _fetch(server: Server, statement: str) -> list[tuple[Any, ...]]:
-    """Run the statement. Starts the embedded cluster if it is not running."""
+    """Run the statement. Start the embedded cluster if it is not running."""
     with ExitStack() as stack:
         url = server.database_url or stack.enter_context(EmbeddedPostgres(server.data)).start()
         pool = await open_pool(url, 1)

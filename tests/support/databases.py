@@ -58,13 +58,13 @@ SELECT jsonb_build_object(
     )
 )::text
 """
-"""Everything that a test may have changed besides rows. Monthly partitions may stay."""
+"""Query for everything except rows that a test may have changed. New monthly partitions may stay."""
 
 
 class TestDatabases:
-    """Copies of one migrated database in a cluster. A released copy is emptied and given to the next test."""
+    """Copies of one migrated database in a cluster. A released copy is emptied and reused by a later test."""
 
-    __test__ = False  # not a class of tests
+    __test__ = False  # pytest must not collect this class
 
     def __init__(self, cluster_url: str) -> None:
         self._cluster_url = cluster_url
@@ -74,7 +74,7 @@ class TestDatabases:
         self._rows: list[tuple[str, str]] = []
 
     async def migrate(self) -> None:
-        """Create the template. PostgreSQL copies it only while nothing is connected to it."""
+        """Create the template database. PostgreSQL copies a template only while no client is connected to it."""
         await execute(self._cluster_url, f"CREATE DATABASE {TEMPLATE}")
         url = with_database(self._cluster_url, TEMPLATE)
         await upgrade(url)
@@ -102,18 +102,21 @@ class TestDatabases:
         await execute(self._cluster_url, f"DROP DATABASE {urlsplit(url).path[1:]} WITH (FORCE)")
 
     async def acquire(self) -> str:
-        """Return the URL of a database that holds only the rows of the template."""
+        """Return the URL of a database that contains only the rows of the template."""
         return self._free.pop() if self._free else await self.create()
 
     async def release(self, url: str) -> None:
-        """Empty the database and keep it. Drop it if the test changed more than rows, such as the revision."""
+        """Empty the database and keep it for reuse.
+
+        Drop it if the test changed more than rows, such as the revision.
+        """
         if await self._reset(url):
             self._free.append(url)
         else:
             await self.drop(url)
 
     async def _reset(self, url: str) -> bool:
-        """Restore the rows of the template; return False if something else differs from the template."""
+        """Restore the rows of the template. Return False if something else still differs from the template."""
         connection = await asyncpg.connect(url)
         try:
             await connection.execute(_RESET)
@@ -122,7 +125,7 @@ class TestDatabases:
                     f"INSERT INTO {table} SELECT * FROM jsonb_populate_recordset(NULL::{table}, $1::text::jsonb)", rows
                 )
             return await connection.fetchval(_SCHEMA) == self._schema
-        except asyncpg.PostgresError:  # the test has dropped a table
+        except asyncpg.PostgresError:  # The test has dropped a table.
             return False
         finally:
             await connection.close()
@@ -141,5 +144,5 @@ async def execute(url: str, statement: str) -> None:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine from a synchronous fixture, in an event loop of its own."""
+    """Run a coroutine from a synchronous fixture in a new event loop."""
     return asyncio.run(work)

@@ -1,4 +1,7 @@
-"""Deeply nested rules. ``python -m tests.support.deep_rules HEAD`` checks that a million levels are refused."""
+"""Deeply nested rules.
+
+``python -m tests.support.deep_rules HEAD`` checks that a rule with a million levels is refused.
+"""
 
 from __future__ import annotations
 

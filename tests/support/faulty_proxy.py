@@ -10,11 +10,15 @@ from ssl import SSLContext
 from typing import Final, Literal
 
 Fault = Literal["pass", "busy", "swallow"]
-"""``pass`` forwards the request; ``busy`` answers 503; ``swallow`` forwards it and hangs up before the response."""
+"""Fault of one request.
+
+``pass`` forwards the request. ``busy`` responds with 503. ``swallow`` forwards the request, but closes the connection
+before the response.
+"""
 
 _CLOSE_SECONDS_MAX: Final = 1.0
 _IDLE_LOOP_TURNS: Final = 5
-"""An aborted transport closes its socket in a later turn of the event loop."""
+"""Number of turns of the event loop to wait, because an aborted transport closes its socket in a later turn."""
 
 _BUSY = (
     "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {retry_after}\r\nContent-Type: application/json\r\n"
@@ -22,14 +26,14 @@ _BUSY = (
     "Access-Control-Expose-Headers: Retry-After\r\nContent-Length: 15\r\nConnection: close\r\n\r\n"
     '{{"code":"busy"}}'
 )
-"""Response of ``busy``. Its CORS headers let pages read it, like a 503 of Segue itself."""
+"""Response to a request with the fault ``busy``. Its CORS headers let pages read it, like a 503 of Segue itself."""
 
 
 class FaultyProxy:
-    """Forward requests to a local port, with one fault of ``faults`` for each; later requests pass.
+    """Proxy to a local port. Each request takes the next fault of ``faults``; later requests pass.
 
-    ``injected`` and ``heads`` record the fault and the head (request line and headers, in lower case) of each request.
-    GET and OPTIONS (scripts and preflights) always pass and are not recorded.
+    ``injected`` contains the fault of each request, and ``heads`` its request line and headers in lower case. GET and
+    OPTIONS requests (scripts and preflights) always pass and are not recorded.
     """
 
     def __init__(self, upstream_port: int, faults: Sequence[Fault], scheme: str = "http") -> None:
@@ -46,8 +50,8 @@ class FaultyProxy:
         return f"{self._scheme}://127.0.0.1:{self.port}"
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the one request of a connection and close it. A cancelled call returns early."""
-        # Browsers open spare connections and drop them; some are still open when the proxy stops.
+        """Handle the one request of a connection, then close the connection. A cancelled call returns early."""
+        # Browsers open spare connections and drop them. Some are still open when the proxy stops.
         with suppress(asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
             async with _closing(writer):
                 await self._answer(reader, writer)
@@ -80,7 +84,10 @@ class FaultyProxy:
 
 @asynccontextmanager
 async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
-    """Close the connection and wait for it; abort if the body fails or the peer does not complete a TLS shutdown."""
+    """Close the connection and wait until it is closed.
+
+    Abort it if the body of the block fails or the client does not complete a TLS shutdown.
+    """
     try:
         yield
         writer.close()
@@ -92,7 +99,7 @@ async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
 
 @contextmanager
 def running_proxy(port: int, *faults: Fault, tls: SSLContext | None = None) -> Iterator[FaultyProxy]:
-    """Run a proxy in a thread of its own, because most SDKs block. With ``tls`` the proxy terminates TLS."""
+    """Run a proxy in a separate thread, because most SDKs block. With ``tls`` the proxy terminates TLS."""
     proxy = FaultyProxy(port, faults, "http" if tls is None else "https")
     is_ready, should_stop = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
@@ -117,7 +124,7 @@ def running_proxy(port: int, *faults: Fault, tls: SSLContext | None = None) -> I
 
 
 async def _cancel_other_tasks() -> None:
-    """Cancel every open connection. A connection that was just accepted starts its task a few loop turns later."""
+    """Cancel all open connections. The task of a connection that was just accepted starts a few loop turns later."""
     idle_turns = 0
     while idle_turns < _IDLE_LOOP_TURNS:
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Writer for small MaxMind DB country databases: an IPv6 tree of a few networks with 24-bit records."""
+"""Writer for small MaxMind DB country databases: it writes an IPv6 tree with a few networks and 24-bit records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MARKER = b"\xab\xcd\xefMaxMind.com"
 
 
 def write(path: Path, networks: Mapping[str, Any]) -> None:
-    """Write a database that maps networks to values. The format stores IPv4 networks below ::/96."""
+    """Write a database that maps networks to values. The format stores IPv4 networks below ``::/96``."""
     tree: list[list[Any]] = [[None, None]]
     data = b""
     for text, value in networks.items():

@@ -11,14 +11,17 @@ from typing import Any, Final
 import pytest
 
 RSS_MB_MAX: Final = 600
-"""Limit per process. A laptop with 8 GB runs four workers, PostgreSQL and a browser."""
+"""Maximum resident memory of one process. A laptop with 8 GB runs four of them, PostgreSQL and a browser."""
 
 _KEY: Final = "peak_rss_mb"
 _peaks: dict[str, int] = {}
 
 
 def report(session: pytest.Session) -> None:
-    """Send a worker's peak to the main process. In the main process, fail the run if a peak is too high."""
+    """Send the peak of a worker process to the main process.
+
+    In the main process, fail the run if a peak is too high.
+    """
     worker_output = getattr(session.config, "workeroutput", None)
     if worker_output is not None:
         worker_output[_KEY] = _own_peak_mb()
@@ -29,7 +32,7 @@ def report(session: pytest.Session) -> None:
 
 
 def collect(node: Any) -> None:
-    """Store the peak of a worker that ends. A crashed worker reports no peak."""
+    """Store the peak of a worker that has ended. A crashed worker reports no peak."""
     if (peak := getattr(node, "workeroutput", {}).get(_KEY)) is not None:
         _peaks[node.gateway.id] = peak
 
@@ -41,7 +44,7 @@ def summary() -> str:
 
 
 def free() -> None:
-    """Collect garbage of earlier tests and return free heap to the system."""
+    """Collect the garbage of earlier tests, and return free memory to the system."""
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Requests to an endpoint and their expected effects: response, source health, metrics and erasure requests."""
+"""Requests and their expected effects on the response, the source's health, the metrics and the erasure requests."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.tool_fixture import Fixture
 
 KEY: Final = "WRITE-KEY"
-"""Placeholder for the source's write key in bodies, headers and URLs."""
+"""Placeholder for the write key of the source in bodies, headers and URLs."""
 
 _NOT_OUTCOMES: Final = {"segue_requests_total", "segue_fill_customers_total", "segue_fill_touchpoints_total"}
-"""Counters of HTTP requests and of the background worker."""
+"""Metrics that count HTTP requests or work of the background worker instead of outcomes."""
 _SIGNATURE_REASONS: Final = ("missing", "wrong", "stale", "replayed")
 
 
 @dataclass(frozen=True)
 class Target:
-    """Source on a running server to which an entrance sends."""
+    """Source on a running server, to which an entrance sends its requests."""
 
     http: httpx.Client
     secret_key: str
@@ -48,7 +48,7 @@ class Sends(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """HTTP request with the write key, or with the secret key if ``is_secret``."""
+    """HTTP request that contains the write key, or the secret key if ``is_secret``."""
 
     method: str
     path: str
@@ -81,7 +81,7 @@ def get(path: str, **options: Any) -> Request:
 
 @dataclass(frozen=True)
 class Delivery:
-    """Webhook, signed with ``secret`` as the tool does, or unsigned if it is None."""
+    """Webhook, signed with ``secret`` as the tool does. It is unsigned if ``secret`` is None."""
 
     fixture: Fixture
     body: bytes
@@ -101,7 +101,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Replay:
-    """Replay of the newest quarantined message that ``of`` selects, unchanged or as ``corrected``."""
+    """Replay of the newest quarantined message that matches the filter ``of``, unchanged or as ``corrected``."""
 
     of: Mapping[str, str]
     corrected: Any = None
@@ -114,9 +114,9 @@ class Replay:
 
 @dataclass(frozen=True)
 class BulkReplay:
-    """Replay of all quarantined messages of the source that ``of`` selects.
+    """Replay of all quarantined messages of the source that match the filter ``of``.
 
-    With ``names_ids`` it also includes messages that were replayed before.
+    With ``names_ids`` the filter lists ids, so it includes messages that were replayed before.
     """
 
     of: Mapping[str, Any]
@@ -133,13 +133,13 @@ class BulkReplay:
 
 
 class SegueReceipt:
-    """Marks a response that is a receipt of Segue with the outcomes of the row."""
+    """Marker of an expected response: a receipt of Segue with the outcomes of the row."""
 
 
 RECEIPT: Final = SegueReceipt()
 
 GIF: Final = {"content-type": "image/gif"}
-"""Marks a response that is the tracking pixel."""
+"""Marker of an expected response: the tracking pixel."""
 
 
 @dataclass(frozen=True)
@@ -152,19 +152,19 @@ class Row:
     """Number of messages (``refused``: deliveries) by outcome: ``accepted``, ``duplicate``, ``ignored``,
     ``rejected:CODE``, ``warned:CODE``, ``warned:CODE:REASON`` or ``refused:REASON``."""
     answer: Any = RECEIPT
-    """Expected response: some members of a JSON object, or the whole text."""
+    """Expected response: some fields of a JSON object, or the whole text."""
     status: int = 200
     violations: Mapping[str, int] = field(default_factory=dict)
-    """Number of messages that violate the tracking plan, by mode."""
+    """Number of messages that violate the tracking plan, by mode of the plan."""
     erasures: tuple[str, ...] = ()
-    """Erasure requests that are queued, as ``kind:value``."""
+    """Identities whose erasure is requested, as ``kind:value``."""
     quarantined: int | None = None
-    """Change of the number of quarantined messages. None means the number of rejected messages."""
+    """Number of messages that the request adds to the quarantine. None means the number of rejected messages."""
 
 
 @dataclass(frozen=True)
 class Entrance:
-    """Source and its requests, in order."""
+    """Group of endpoints: a source and the requests that it receives, in order."""
 
     key: str
     rows: tuple[Row, ...]
@@ -174,7 +174,7 @@ class Entrance:
 
 
 def read_counters(target: Target) -> Counter[str]:
-    """Return all outcome counters of the process by name and labels."""
+    """Return all outcome counters of the server by name and labels."""
     counters: Counter[str] = Counter()
     for family in text_string_to_metric_families(target.http.get("/metrics").text):
         for sample in family.samples:
@@ -188,7 +188,7 @@ def metric(name: str, **labels: str) -> str:
 
 
 def read_health(target: Target) -> Counter[str]:
-    """Return the counts of the source's health, including those by code and reason."""
+    """Return the counts in the source's health, including those by code and by reason."""
     health = target.ask(f"/v1/sources/{target.key}/health")
     counts = {f"counts.{outcome}": times for outcome, times in health["counts"].items()}
     for group in ("rejected", "refused", "warned"):
@@ -217,7 +217,7 @@ def changes(before: Mapping[str, Counter[str]], after: Mapping[str, Counter[str]
 
 
 def expected_changes(entrance: Entrance, row: Row) -> dict[str, dict[str, int]]:
-    """Return the expected changes of the row for metrics, health and erasure requests."""
+    """Return the expected changes of metrics, health and erasure requests after the request of the row."""
     metrics: Counter[str] = Counter()
     health: Counter[str] = Counter()
     for name, times in row.outcomes.items():
@@ -259,7 +259,10 @@ def assert_answer(row: Row, response: httpx.Response) -> None:
 
 
 def is_part_of(expected: Any, actual: Any) -> bool:
-    """Return True if objects have at least the expected members and lists have equal length and elements."""
+    """Return True if the actual value contains the expected value.
+
+    Objects may have more fields than expected. Lists must have the same length.
+    """
     if isinstance(expected, dict):
         return isinstance(actual, dict) and all(
             name in actual and is_part_of(value, actual[name]) for name, value in expected.items()
@@ -270,7 +273,7 @@ def is_part_of(expected: Any, actual: Any) -> bool:
 
 
 def assert_receipt(outcomes: Mapping[str, int], receipt: Mapping[str, Any]) -> None:
-    """Compare a receipt. SDK receipts list rejections and warnings; webhook receipts count ignored events."""
+    """Compare a receipt. A receipt for SDKs lists rejections and warnings; one for webhooks counts ignored events."""
     by_outcome: Counter[str] = Counter()
     codes: dict[str, Counter[str]] = {"rejected": Counter(), "warned": Counter()}
     for name, times in outcomes.items():

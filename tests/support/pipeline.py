@@ -1,4 +1,4 @@
-"""The pipeline without HTTP, for tests that set the clock: JSON bodies in, database rows out."""
+"""Ingestion and projection without HTTP, for tests that set the clock: JSON bodies go in, database rows come out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.reference_model import Definitions, Interval, SentMessage
 
 
 class Pipeline:
-    """Registry, ingest and worker over one pool, with a frozen clock."""
+    """Registry, ingest and worker that share one pool and a frozen clock."""
 
     def __init__(self, pool: Pool, settings: Settings, clock: FrozenClock) -> None:
         self.pool = pool
@@ -36,7 +36,7 @@ class Pipeline:
         self.registry = Registry(pool, settings)
         self.metrics = Metrics()
         self.ingest = Ingest(pool, self.registry, settings, clock, self.metrics)
-        # The worker pauses under load, which it reads from the metrics. With metrics of its own it never does.
+        # The worker pauses under load, which it reads from the metrics. With separate metrics it never pauses.
         self.worker = Worker(pool, self.registry, settings, clock, Metrics())
 
     async def send(self, items: Sequence[dict[str, Any]], source: str = "default") -> Receipt:
@@ -48,7 +48,7 @@ class Pipeline:
         )
 
     async def define(self, definitions: Definitions) -> None:
-        """Replace all definitions with these."""
+        """Archive all segments and journeys, then create these definitions."""
         for old in self.registry.rules.current.segments:
             await self.registry.definitions.archive("segment", old.key)
         for old in self.registry.rules.current.journeys:
@@ -92,7 +92,7 @@ class Pipeline:
         return {frozenset(names) for names in members.values()}
 
     async def rows(self, prefix: str) -> tuple[list[Any], list[Any]]:
-        """Return (states, intervals with causes) of the customers whose identities have the prefix."""
+        """Return (states, intervals with causes) of the customers that have an identity with the prefix."""
         ids = await self._customer_ids(prefix)
         states = await self.pool.fetch("SELECT id, state FROM customers WHERE id = ANY($1::uuid[]) ORDER BY id", ids)
         history = await self.pool.fetch(
@@ -158,7 +158,7 @@ async def running_pipeline(database_url: str, now: int, **changes: Any) -> Async
 
 
 def item(sent_message: SentMessage, prefix: str = "") -> dict[str, Any]:
-    """Return the message as a Segment client sends it. ``prefix`` separates examples that share a database."""
+    """Return the message as a Segment client would send it. ``prefix`` separates examples that share a database."""
     from app.formats.timestamps import rfc3339
 
     traits = {**(sent_message.traits or {})}

@@ -1,7 +1,7 @@
 """Reference model of the whole service, over a list of all accepted messages.
 
-Nothing is incremental or stored. Customers come from joining all identity claims; a history comes from evaluating the
-rules with the reference evaluator at every instant at which a result could change.
+It stores nothing and computes each result from scratch. To find customers, it joins all identity claims. To find a
+history, it evaluates the rules with the reference evaluator at every instant at which a result could change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STRONGEST_FIRST = ["user_id", "email", "phone", "tool", "anonymous_id"]
 
 @dataclass(frozen=True)
 class SentMessage:
-    """One accepted message."""
+    """One message that Segue has accepted."""
 
     t: int
     message_id: str
@@ -33,7 +33,7 @@ class SentMessage:
 
     @property
     def names(self) -> list[str]:
-        """Identities as ``kind:value``, strongest first."""
+        """Identities of the message as ``kind:value``, strongest first."""
         return [f"{kind}:{self.ids[kind]}" for kind in STRONGEST_FIRST if kind in self.ids]
 
     @property
@@ -42,7 +42,7 @@ class SentMessage:
 
 
 def customers(messages: Sequence[SentMessage], caps: Mapping[str, int]) -> set[frozenset[str]]:
-    """Return the identities grouped into customers."""
+    """Return all identities, grouped into customers."""
     carried = {name for one in messages for name in one.names}
     groups = [{name} for name in carried]
     claims = []
@@ -66,7 +66,7 @@ def customers(messages: Sequence[SentMessage], caps: Mapping[str, int]) -> set[f
 
 
 def _place(claim: tuple[tuple[int, str, str], str, str]) -> tuple[tuple[int, str, str], int, str]:
-    """Sort key of a claim. Within a message, claims of stronger identities come first."""
+    """Return the sort key of a claim. Within a message, claims of stronger identities come first."""
     return (claim[0], STRONGEST_FIRST.index(claim[1].partition(":")[0]), claim[1])
 
 
@@ -95,7 +95,7 @@ class Definitions:
     journeys: Mapping[str, Sequence[tuple[str, Any]]]
     default_journey: str = "main"
     traits: Mapping[str, Any] = field(default_factory=dict)
-    """Computed traits: key -> value expression."""
+    """Computed traits: key -> value expression"""
     timezone: str = "UTC"
 
 
@@ -111,7 +111,7 @@ def world_of(messages: Sequence[SentMessage], definitions: Definitions) -> World
 
 
 def bucketing_key(messages: Sequence[SentMessage]) -> tuple[str, str] | None:
-    """Return (kind, value) of the strongest identity; of several values, the earliest."""
+    """Return (kind, value) of the strongest identity. Of several values of this kind, return the earliest."""
     for kind in STRONGEST_FIRST:
         carried = [one for one in messages if kind in one.ids]
         if carried:
@@ -120,7 +120,7 @@ def bucketing_key(messages: Sequence[SentMessage]) -> tuple[str, str] | None:
 
 
 def entries(messages: Sequence[SentMessage]) -> list[Entry]:
-    """Return the customer's messages as input of the reference rules."""
+    """Return the messages of a customer as input of the reference rules."""
     return [_touchpoint(one) if one.type in ("track", "page", "screen") else _traits_entry(one) for one in messages]
 
 
@@ -134,11 +134,11 @@ def _traits_entry(one: SentMessage) -> TraitsEntry:
 
 
 CurrentValues = dict[str, str]
-"""Definitions that hold at one instant, with their values. Others are absent."""
+"""Segments that hold and stages of journeys at one instant. Other definitions are absent."""
 
 
 def current_values(messages: Sequence[SentMessage], t: int, definitions: Definitions) -> CurrentValues:
-    """Return the values at ``t``, given the messages of one customer."""
+    """Return the segments and stages at ``t``, given the messages of one customer."""
     return _standing(Evaluator(entries(messages), t, world_of(messages, definitions)), t, definitions)
 
 
@@ -159,7 +159,7 @@ Interval = tuple[str, str, int, int | None]
 
 
 def intervals(messages: Sequence[SentMessage], now: int, definitions: Definitions) -> set[Interval]:
-    """Return the customer's intervals up to ``now``, by evaluating at every instant of possible change."""
+    """Return the customer's intervals up to ``now``. The rules are evaluated at every instant of possible change."""
     reading = Evaluator(entries(messages), now, world_of(messages, definitions))
     rules = [*definitions.segments.values(), *(rule for stages in definitions.journeys.values() for _, rule in stages)]
     instants = sorted({t for rule in rules for t in reading.instants(rule) if t <= now})

@@ -1,9 +1,9 @@
 """Reference evaluator of the whole rule language, directly over the list of messages.
 
-It shares no code with the engine: no series, no compiled tests, no inverted windows. Each evaluation filters the whole
-list. Questions about the past (since when, ever, changed) are answered by evaluating at every instant at which a result
-could have changed, and the next change by trying every later instant of that kind. The set of instants is generous:
-one too many costs time, and one too few gives a wrong result.
+It shares no code with the engine, and has no series, compiled tests or inverted windows. Each evaluation filters the
+whole list. Questions about the past (since when, ever, changed) are answered by evaluating at every instant at which a
+result could have changed, and the next change by trying every later instant of that kind. An unnecessary instant only
+costs time, while a missing one causes a wrong result, so the set of instants is generous.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ OPERATORS = (
     *DATE_OPERATORS,
 )
 YEARS_AHEAD = 9
-"""Horizon for anniversaries, which recur without end. It contains a 29 February."""
+"""Number of years in which the next change is sought, because anniversaries recur forever.
+
+They include a 29 February.
+"""
 
 
 class TrackEntry(NamedTuple):
-    """A touchpoint."""
+    """A message that is a touchpoint."""
 
     t: int
     id: str
@@ -48,7 +51,7 @@ class TrackEntry(NamedTuple):
 
 
 class TraitsEntry(NamedTuple):
-    """Message that is not a touchpoint, with the traits that it sets. ``None`` removes a trait."""
+    """A message that is not a touchpoint, with the traits that it sets. ``None`` removes a trait."""
 
     t: int
     id: str
@@ -61,7 +64,7 @@ Entry = TrackEntry | TraitsEntry
 
 @dataclass
 class World:
-    """Definitions that a rule may refer to. ``traits`` maps computed traits to value expressions."""
+    """Definitions to which a rule may refer. ``traits`` maps keys of computed traits to value expressions."""
 
     segments: Mapping[str, Any] = field(default_factory=dict)
     journeys: Mapping[str, Sequence[tuple[str, Any]]] = field(default_factory=dict)
@@ -84,7 +87,7 @@ def next_change(rule: Any, history: Sequence[Entry], t: int, world: World) -> in
 
 
 def since(rule: Any, history: Sequence[Entry], t: int, world: World) -> int | None:
-    """Return the instant since which the rule has had its truth of ``t``, or None before the first message."""
+    """Return the instant since which the rule has had the truth that it has at ``t``. None before the first message."""
     return Evaluator(history, t, world).since(rule, t)
 
 
@@ -98,7 +101,7 @@ def counted(node: Any, history: Sequence[Entry], t: int, world: World) -> list[T
 
 
 class Evaluator:
-    """Evaluate rules for one customer, given the messages up to ``cut``. Later instants may be evaluated."""
+    """Evaluates rules for one customer, given the messages up to ``cut``. Instants after ``cut`` are allowed."""
 
     def __init__(self, history: Sequence[Entry], cut: int, world: World) -> None:
         self.past_entries = sorted(
@@ -122,7 +125,7 @@ class Evaluator:
         return self._once("value", expression, t, lambda: self._value(expression, t))
 
     def _once(self, question: str, node: Any, t: int, answer: Callable[[], Any]) -> Any:
-        """Cache results. A node is identified by object identity."""
+        """Cache the result of a question about a node. Two nodes are the same only if they are the same object."""
         key = (question, id(node), t)
         if key not in self._answers:
             self._kept.append(node)
@@ -138,7 +141,7 @@ class Evaluator:
 
     @property
     def horizon(self) -> int:
-        """Latest instant at which the next change is sought if the rule has anniversaries."""
+        """Latest instant at which the next change is sought, because anniversaries recur forever."""
         return first_instant(date(wall(self.cut, "UTC").year + YEARS_AHEAD - 1, 1, 1), "UTC")
 
     def since(self, rule: Any, t: int) -> int | None:
@@ -156,7 +159,7 @@ class Evaluator:
         return actual
 
     def _run(self, t: int, instants: Sequence[int], required: Any) -> tuple[Any, int]:
-        """Return the result of ``asked`` at ``t`` and the instant since which it has been the same."""
+        """Return the result of ``required`` at ``t``, and the instant since which the result has been the same."""
         assert self.born is not None
         before, start = required(self.born), self.born
         for u in [u for u in instants if self.born < u <= t]:
@@ -354,7 +357,7 @@ class Evaluator:
         return [one for one in self.matching(node, events, t) if self.in_window(node, one.t, t)]
 
     def matching(self, node: Any, events: Any, t: int, outer: Any = None) -> list[TrackEntry]:
-        """Return the touchpoints up to ``t`` that pass the filter. The timezone is that of ``outer``."""
+        """Return the touchpoints up to ``t`` that pass the filter of ``node``. ``outer`` determines the timezone."""
         return [one for one in self.touchpoints if one.t <= t and self._matches(node, events, one, t, outer or node)]
 
     def _matches(self, node: Any, events: Any, one: TrackEntry, t: int, outer: Any) -> bool:
@@ -390,7 +393,10 @@ class Evaluator:
     # ----------------------------------------------------------------------------------------- comparisons
 
     def satisfies(self, required: Mapping[str, Any], actual: Any, now: int, zone: str, t: int) -> bool:
-        """Compare a value. Dates are compared with ``now``; operands are evaluated at ``t``."""
+        """Return True if ``actual`` satisfies the comparison.
+
+        Dates are compared with ``now``; operands are evaluated at ``t``.
+        """
 
         def operand(written: Any) -> Any:
             if not isinstance(written, dict):
@@ -478,7 +484,7 @@ class Evaluator:
         yield from self._dwelling(node, sorted(own))
 
     def _date_instants(self, node: Any, read_from: Any) -> Iterator[int]:
-        """Return the instants at which date operators change by time alone, for all values that ever occur."""
+        """Return the instants at which time alone changes date operators, for all values in the history."""
         operators = [name for name in ("within_last", "within_next", "anniversary_within") if name in node]
         if not operators:
             return
@@ -506,7 +512,7 @@ class Evaluator:
                 yield from anniversary(as_day(actual, zone), year, length, zone)
 
     def zones(self, node: Any) -> list[str]:
-        """Return all timezones that the node may have at some instant."""
+        """Return all timezones that apply to the node at some instant."""
         if not self._needs_zone(node):
             return ["UTC"]
         if "timezone" in node:
@@ -530,7 +536,7 @@ def head_of(node: Any) -> str:
 
 
 def needs_zone(node: Any) -> bool:
-    """Return True if something in the node may depend on a timezone. False positives are harmless."""
+    """Return True if the result of the node may depend on a timezone. A wrong True is harmless."""
     text = json.dumps({key: part for key, part in node.items() if key not in ("all", "any", "not")}, default=str)
     return bool(re.search(r'"[0-9]+(mo|y)"|"during"|"month"|"[0-9]{4}-[0-9-]{5}"|' + "|".join(DATE_OPERATORS), text))
 
@@ -603,7 +609,10 @@ def texts_in(document: Any) -> Iterator[str]:
 
 
 def same_key(actual: Any) -> Any:
-    """Return a key that is equal for equal JSON values: 1 equals 1.0, true is not 1, key order is ignored."""
+    """Return a key that is equal for equal JSON values.
+
+    1 equals 1.0, true differs from 1, and the order of keys is ignored.
+    """
     if actual is None or isinstance(actual, bool):
         return ("constant", actual)
     if isinstance(actual, str):
@@ -616,7 +625,7 @@ def same_key(actual: Any) -> Any:
 
 
 def as_number(actual: Any) -> Fraction | None:
-    """Return the value as a number if it is a number or numeric text."""
+    """Return the value as a number if it is a number or numeric text, else None."""
     if isinstance(actual, bool) or not isinstance(actual, int | Decimal | Fraction | str):
         return None
     if not isinstance(actual, str):
@@ -706,7 +715,7 @@ def date_test(operator: str, operand: Any, actual: Any, now: int, zone: str) -> 
 
 
 def anniversary(day: date, year: int, length: str, zone: str) -> tuple[int, int]:
-    """Return [start, end) of the instants within ``length`` of the anniversary in that year."""
+    """Return the range [start, end) of instants within ``length`` of the anniversary in that year."""
     that = date(year, day.month, min(day.day, monthrange(year, day.month)[1]))
     start, end = first_instant(that, zone), first_instant(that + timedelta(1), zone)
     if not months_in(length):
@@ -715,7 +724,7 @@ def anniversary(day: date, year: int, length: str, zone: str) -> tuple[int, int]
 
 
 def as_instant(actual: Any, zone: str) -> int | None:
-    """Return the value as an instant if it can be read as a date."""
+    """Return the value as an instant if it can be read as a date, else None."""
     try:
         if isinstance(actual, str):
             if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", actual):
@@ -769,7 +778,7 @@ def is_zone(name: Any) -> bool:
 
 @cache
 def microseconds(length: str) -> int:
-    """Return the microseconds of an exact length. A calendar length has none."""
+    """Return the microseconds of an exact length, or None for a calendar length."""
     number, unit = re.fullmatch(r"(\d+)(\D+)", length).groups()  # type: ignore[union-attr]
     return int(number) * UNIT.get(unit, 0)
 
@@ -786,7 +795,10 @@ def wall(t: int, zone: str) -> datetime:
 
 
 def instant_of(local_time: datetime, zone: str, fold: int = 0) -> int:
-    """Return the instant of a local time. Skipped times move forward; of repeated times the first counts."""
+    """Return the instant of a local time.
+
+    A skipped time moves forward; of a repeated time the first occurrence counts.
+    """
     return (local_time.replace(tzinfo=ZoneInfo(zone), fold=fold).astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
 
 

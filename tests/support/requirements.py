@@ -1,4 +1,4 @@
-"""Markers of the requirements of a test, derived from its fixtures. Each test has exactly one."""
+"""Markers of the requirements of a test, derived from its fixtures. Each test has exactly one marker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 MARKERS: Final = ("browser", "server", "database", "pure")
-"""Markers, most expensive first. A ``pure`` test needs no PostgreSQL and connects to nothing."""
+"""Markers, most expensive first. A ``pure`` test needs no PostgreSQL and opens no connection."""
 
 _FIXTURES: Final = {
     "browser": {"chromium"},
@@ -20,7 +20,7 @@ _guarded: str | None = None
 
 
 def mark(items: Iterable[pytest.Item]) -> None:
-    """Add a marker to each test unless its module sets one, because the test starts programs itself."""
+    """Add a marker to each test, except if its module sets one because the tests start programs themselves."""
     for item in items:
         if not markers_of(item):
             item.add_marker(_marker_of(set(getattr(item, "fixturenames", ()))))
@@ -35,7 +35,7 @@ def _marker_of(fixtures: set[str]) -> str:
 
 
 def guard(item: pytest.Item | None) -> None:
-    """Refuse connections while this test runs if it is marked pure. None ends the check."""
+    """Refuse connections while this test runs if it is marked pure. ``guard(None)`` ends the check."""
     global _guarded
     _guarded = item.nodeid if item is not None and item.get_closest_marker("pure") else None
 

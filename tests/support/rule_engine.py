@@ -1,4 +1,4 @@
-"""The rule engine as the projection uses it: fold a history in one or several parts, then evaluate."""
+"""The rule engine as the projection uses it: it folds a history in one or several parts, then evaluates rules."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PERSON = ("user_id", "u1")
 
 
 class Known(msgspec.Struct):
-    """Facts that a test constructs."""
+    """Facts about a customer that a test constructs, as the engine reads them from a state."""
 
     series: dict[str, Series]
     traits: dict[str, Any]
@@ -51,7 +51,7 @@ def compiled(*definitions: Definition, timezone: str = "UTC", default_journey: s
 
 
 def ruleset_of(rule: Any, world: World) -> Ruleset:
-    """Compile the definitions of the world and one more segment, ``asked``."""
+    """Compile the definitions of the world and the rule as the segment ``asked``."""
     return ruleset_of_all({"asked": rule}, world)
 
 
@@ -111,7 +111,10 @@ def input_from_entry(ruleset: Ruleset, entry: Entry) -> Input:
 
 
 def stored(ruleset: Ruleset, state: State, rule_id: str) -> Truth:
-    """Return the stored truth of a rule; without one, its initial value since the customer's birth."""
+    """Return the stored truth of a rule.
+
+    If none is stored, return the initial truth, since the customer's first message.
+    """
     truth = state.truths.get(rule_id)
     assert state.born is not None
     return Truth(ruleset.initial[rule_id], state.born) if truth is None else truth
@@ -126,9 +129,9 @@ def fold(
     *,
     unlimited: bool = False,
 ) -> State:
-    """Return the state at ``t`` of a customer who has the traits from the start.
+    """Return the state at ``t`` of a customer who has these traits from the first message on.
 
-    With ``unlimited``, its series contain all points instead of the limited number.
+    With ``unlimited``, the series contain all points instead of at most ``points_max``.
     """
     initial = [TraitsEntry(min(one.t for one in history), "", "", traits)] if traits and history else []
     state = folded(ruleset, [*initial, *history], t, points_max).state

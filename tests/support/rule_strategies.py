@@ -1,7 +1,8 @@
 """Random rules over the whole grammar, random histories and clocks. Few distinct values make matches likely.
 
-Everything draws from a ``random.Random``: a seeded one for many cases, that of Hypothesis for shrinking. Every rule is
-valid: modifiers without effect and contradictory modifiers, which the language refuses, are never drawn.
+All functions draw from a ``random.Random``. It is seeded for many cases, or comes from Hypothesis, which can reduce
+failing cases. All rules are valid: modifiers that have no effect or contradict each other are never drawn, because the
+language refuses them.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ LONG = ["2h", "5h", "2d", "1w"]
 CALENDAR = ["1mo", "2mo", "1y"]
 DECLARED = ["a", "a.b", "c.d", "plan", "born"]
 COMPUTED = ["n", "total", "seen", "liked"]
-MOMENTS = [  # where months clip and clocks change
+MOMENTS = [  # near ends of months and changes of clocks
     *("1997-01-31T12:00:00", "1997-02-28T00:00:00", "1997-03-30T01:30:00", "1997-03-31T00:00:00"),
     *(
         "1997-04-06T07:30:00",
@@ -69,7 +70,7 @@ MOMENTS = [  # where months clip and clocks change
 
 @dataclass
 class Question:
-    """Rules, the definitions that they refer to, and the messages of one customer."""
+    """Rules, the definitions to which they refer, and the messages of one customer."""
 
     rules: list[Any]
     world: World
@@ -86,7 +87,7 @@ def chance(draw: Random, one_in: int) -> bool:
 
 
 def clocks(draw: Random, rule: Any, question: Question) -> int:
-    """Draw an instant at which a change is likely, or one microsecond before or after."""
+    """Draw an instant at which a change is likely, or the microsecond before or after it."""
     history = question.history
     if not history or chance(draw, 12):
         return instants(draw)
@@ -255,7 +256,7 @@ def sequence(draw: Random, world: World) -> Any:
 
 
 def outlasts(step: dict[str, Any], within: str) -> bool:
-    """Return True if a gap or closing step may exceed the window, so that the sequence is never true."""
+    """Return True if a gap or the last step may exceed the window, in which case the sequence is never true."""
     waits = step.get("within") if "not" in step else step.get("after_at_least")
     return waits is not None and is_never_longer(within, waits)
 
@@ -320,7 +321,7 @@ def bucket(draw: Random, _: World) -> Any:
 
 
 def expressions(draw: Random, names: Sequence[str]) -> Any:
-    """Draw a value expression whose operands read only these traits."""
+    """Draw a value expression whose operands read only the given traits."""
     bare = World(traits={}, segments={}, journeys={})
     head = draw.choice([*AGGREGATES, "count", "first_at", "last_at"])
     window = windows(draw)
@@ -419,7 +420,7 @@ def fixed(draw: Random) -> dict[str, Any]:
 
 
 def zoned(draw: Random, node: dict[str, Any]) -> dict[str, Any]:
-    """Sometimes add a timezone to a node that depends on one."""
+    """Sometimes add a timezone to a node whose result depends on one."""
     if chance(draw, 3) and depends_on_a_zone(node):
         return node | {"timezone": draw.choice(ZONES)}
     return node

@@ -1,4 +1,4 @@
-"""The application in the process of the test, over a database of its own."""
+"""The application in the process of the test, with a separate database."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def is_problem(response: Any, status: int, code: str) -> bool:
 
 
 async def run_worker(service: RunningApp) -> None:
-    """Run the background worker until it has nothing left to do."""
+    """Run the background worker until all its work is done."""
     services = service.app.state.services
     worker = Worker(services.pool, services.registry, services.settings, services.clock, Metrics())
     while await worker.fill() or await worker.sweep():
@@ -113,6 +113,6 @@ async def post_json(service: RunningApp, path: str, body: Any, **options: Any) -
 
 
 async def touchpoints_of(service: RunningApp, customer: str = "user-1") -> list[dict[str, Any]]:
-    """Return the customer's touchpoints, oldest first, without messages such as identify."""
+    """Return the customer's touchpoints, oldest first. Other messages, such as identify, are excluded."""
     timeline = await service.all_of(f"/v1/customers/{customer}/touchpoints")
     return [message for message in timeline[::-1] if message["name"] is not None]

@@ -36,7 +36,7 @@ def message(item: Any, source: SourceView = SOURCE, **envelope: Any) -> Message:
 
 
 def rejection(item: Any) -> Rejection:
-    """Return the rejection of an item. It is sent between two valid items, which must be accepted."""
+    """Return the rejection of an item. The item is sent between two valid items, which must be accepted."""
     raw = item if isinstance(item, bytes) else json.dumps(item).encode()
     good = json.dumps(track()).encode()
     parsed = parse(b'{"batch":[' + b",".join([good, raw, good]) + b"]}")

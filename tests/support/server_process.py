@@ -27,7 +27,7 @@ STOP_SECONDS_MAX: Final = 60.0
 
 
 class Server:
-    """A ``segue serve`` process with its own embedded cluster, or with ``database_url``.
+    """A ``segue serve`` process with its own embedded cluster, or with the database at ``database_url``.
 
     The keys are read from the output of the first start.
     """
@@ -53,7 +53,7 @@ class Server:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def events(self) -> list[dict[str, Any]]:
-        """Return all log events since the first start."""
+        """Return all events that the server has logged since its first start."""
         return [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
 
     def environment(self) -> dict[str, str]:
@@ -61,12 +61,12 @@ class Server:
             name: value for name, value in os.environ.items() if not name.startswith(("SEGUE_", "DATABASE_URL"))
         }
         if inherited.pop("PYTHONDONTWRITEBYTECODE", None):
-            # Compiling the application takes longer than its start, and the tests start it a hundred times.
+            # Compile the application in advance. It takes longer than a start, and the tests start a hundred servers.
             inherited["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / f"segue-tests-pycache-{os.getuid()}")
         return {**inherited, **self._environment}
 
     def spawn(self, *options: str) -> None:
-        """Start the process and do not wait."""
+        """Start the process without waiting for it."""
         assert self._process is None
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -80,7 +80,7 @@ class Server:
             )
 
     def start(self, *options: str) -> Server:
-        """Start the process and wait until it is ready. Raise RuntimeError with its output if it fails."""
+        """Start the process and wait until it is ready. Raise RuntimeError with its output on failure."""
         self.spawn(*options)
         deadline = time.monotonic() + START_SECONDS_MAX
         with httpx.Client() as client:
@@ -91,7 +91,7 @@ class Server:
         return self
 
     async def wait_until_ready(self) -> None:
-        """Wait until the spawned process is ready, without blocking the event loop."""
+        """Wait until the started process is ready, without blocking the event loop."""
         deadline = time.monotonic() + START_SECONDS_MAX
         async with httpx.AsyncClient() as client:
             while True:
@@ -133,7 +133,7 @@ class Server:
         return self.wait()
 
     def kill(self) -> None:
-        """Kill the process with SIGKILL and wait for its end."""
+        """Kill the process with SIGKILL and wait until it has ended."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
@@ -152,7 +152,7 @@ class Server:
 
     @property
     def postmaster(self) -> int | None:
-        """Process id of the embedded PostgreSQL, while it runs."""
+        """Process id of the embedded PostgreSQL, or None if it does not run."""
         return EmbeddedPostgres(self.data).pid
 
     def command(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 
 class SourceModule(NamedTuple):
-    """One file. ``name`` is dotted; for ``__init__.py`` it is the name of the package."""
+    """One Python file. ``name`` is its dotted name; for ``__init__.py`` it is the name of the package."""
 
     name: str
     path: Path
@@ -26,7 +26,7 @@ class SourceModule(NamedTuple):
 
     @property
     def package(self) -> str:
-        """The package that holds this module, or its own name if it is a package."""
+        """The package that contains this module. For a package, it is the package itself."""
         return self.name if self.is_package else self.name.rpartition(".")[0]
 
 
@@ -45,7 +45,7 @@ def _read(path: Path) -> SourceModule:
 
 @cache
 def imports_of(module: SourceModule) -> frozenset[str]:
-    """Return the names of all ``app`` modules that a module imports, including late and type-only imports."""
+    """Return the names of all ``app`` modules that a module imports, even in functions or only for types."""
     names = {name for node in ast.walk(module.tree) for name in _targets(node) if name in source_modules()}
     return frozenset(names - {module.name})
 
@@ -61,7 +61,7 @@ def _targets(node: ast.AST) -> Iterator[str]:
 
 
 def cycles(graph: Mapping[str, AbstractSet[str]]) -> list[list[str]]:
-    """Return the sorted groups of nodes that reach one another: the cycles of the graph."""
+    """Return the cycles of the graph as sorted groups of nodes that can reach each other."""
     reached = {node: _reachable(graph, node) for node in graph}
     groups = {
         frozenset(other for other in reached[node] if node in reached[other]) for node in graph if node in reached[node]
@@ -70,7 +70,7 @@ def cycles(graph: Mapping[str, AbstractSet[str]]) -> list[list[str]]:
 
 
 def _reachable(graph: Mapping[str, AbstractSet[str]], start: str) -> set[str]:
-    """Return the nodes that one or more edges away from ``start``."""
+    """Return the nodes that can be reached from ``start`` over at least one edge."""
     reached: set[str] = set()
     pending = [start]
     while pending:

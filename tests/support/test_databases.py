@@ -1,4 +1,4 @@
-"""Reuse of databases between tests."""
+"""Reuse of test databases."""
 
 from __future__ import annotations
 

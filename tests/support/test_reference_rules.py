@@ -1,4 +1,4 @@
-"""The reference evaluator: cases worked out by hand, and completeness of the instants that it tries."""
+"""The reference evaluator: cases worked out by hand, and a check that it tries every instant of change."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def did(t: int, **properties: Any) -> TrackEntry:
     ],
 )
 def test_values(expression: Any, expected: Any) -> None:
-    """v is 1, 1 as text, 2.5, missing, null and x: three numbers. The tie of w goes to b, seen later."""
+    """The property v is 1, "1", 2.5, missing, null and "x", which are three numbers.
+
+    The values a and b of w are equally frequent; b wins because it occurs later.
+    """
     properties: list[dict[str, Any]] = [
         {"v": 1, "w": "a"},
         {"v": "1", "w": "b"},
@@ -58,8 +61,8 @@ def test_values(expression: Any, expected: Any) -> None:
         ("2018-11-04", "America/Sao_Paulo", "2018-11-04T03:00:00Z"),  # 00:00 was skipped
         ("2011-12-30", "Pacific/Apia", "2011-12-30T10:00:00Z"),  # the whole day was skipped
         ("2011-12-31", "Pacific/Apia", "2011-12-30T10:00:00Z"),
-        ("2023-11-05", "America/Havana", "2023-11-05T04:00:00Z"),  # 00:00 came twice: the first
-        ("1987-10-25", "America/St_Johns", "1987-10-25T02:30:00Z"),  # 00:01 went back to 23:01
+        ("2023-11-05", "America/Havana", "2023-11-05T04:00:00Z"),  # 00:00 occurred twice; the first counts
+        ("1987-10-25", "America/St_Johns", "1987-10-25T02:30:00Z"),  # the clock went back from 00:01 to 23:01
     ],
 )
 def test_first_instant_of_a_day(day: str, zone: str, instant: str) -> None:
@@ -72,8 +75,9 @@ def test_first_instant_of_a_day(day: str, zone: str, instant: str) -> None:
         ("1997-01-31T12:00:00Z", "1mo", "UTC", "1997-02-28T12:00:00Z"),
         ("1996-02-29T12:00:00Z", "1y", "UTC", "1997-02-28T12:00:00Z"),
         ("1997-02-28T01:30:00Z", "1mo", "UTC", "1997-03-28T01:30:00Z"),
-        ("2024-02-10T07:30:00Z", "1mo", "America/New_York", "2024-03-10T07:30:00Z"),  # 02:30 was skipped: 03:30
-        ("2024-10-03T05:30:00Z", "1mo", "America/New_York", "2024-11-03T05:30:00Z"),  # 01:30 came twice: the first
+        ("2024-02-10T07:30:00Z", "1mo", "America/New_York", "2024-03-10T07:30:00Z"),  # 02:30 was skipped, so 03:30
+        # 01:30 occurred twice; the first counts.
+        ("2024-10-03T05:30:00Z", "1mo", "America/New_York", "2024-11-03T05:30:00Z"),
     ],
 )
 def test_add_months(instant: str, length: str, zone: str, expected: str) -> None:
@@ -95,7 +99,7 @@ def test_later_messages_are_ignored() -> None:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_truth_does_not_change_between_tried_instants(seed: int) -> None:
-    """Try random instants in between. A change there is one that the reference evaluator misses."""
+    """Try random instants between them. The reference evaluator has missed an instant if the truth changes there."""
     draw = Random(seed)
     question = questions(draw, 2)
     for rule in question.rules:

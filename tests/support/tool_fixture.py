@@ -1,4 +1,7 @@
-"""Type of a connector's test fixture; tests/connectors/test_every_connector.py runs the same checks with each one."""
+"""Type of a connector's test fixture.
+
+tests/connectors/test_every_connector.py runs the same checks with every fixture.
+"""
 
 from __future__ import annotations
 
@@ -8,43 +11,46 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NOW = 1_777_982_400_000_000
-"""2026-05-05T12:00:00Z: time at which the tests deliver webhooks."""
+"""2026-05-05T12:00:00Z, at which the tests deliver webhooks."""
 
 SignedWith = tuple[Mapping[str, str], Mapping[str, str]]
-"""(headers, query parameters) by which a tool authenticates a delivery."""
+"""(headers, query parameters) with which a tool authenticates a delivery."""
 
 
 @dataclass(frozen=True)
 class Touchpoint:
-    """Expected touchpoint. ``properties`` and ``context`` may have more members than these."""
+    """Expected touchpoint. The stored ``properties`` and ``context`` may have more fields than these."""
 
     name: str
     channel: str
     occurred_at: str
-    """RFC 3339, compared as an instant."""
+    """RFC 3339 timestamp; any text for the same instant is equal."""
     properties: Mapping[str, Any] = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One delivery and its expected result."""
+    """One delivery (HTTP request of a tool) and its expected result."""
 
     about: str
     body: bytes
     who: str = ""
-    """Customer whose timeline is checked, such as ``email:user@example.com``. If empty, none is."""
+    """Customer whose touchpoints, traits and identities are checked, such as ``email:user@example.com``.
+
+    Empty means none.
+    """
     touchpoints: tuple[Touchpoint, ...] = ()
-    """All touchpoints of that customer, oldest first."""
+    """All touchpoints of the customer ``who``, oldest first."""
     traits: Mapping[str, Any] = field(default_factory=dict)
-    """Traits that the customer has, perhaps among others."""
+    """Traits that the customer ``who`` must have. More traits are allowed."""
     identities: tuple[str, ...] = ()
-    """Identities (``kind:value``) that the customer has, perhaps among others."""
+    """Identities (``kind:value``) that the customer ``who`` must have. More identities are allowed."""
     accepted: int | None = None
     """Number of stored messages. None means one for each touchpoint."""
     rejected: int = 0
     ignored: int = 0
-    """Number of events without a customer."""
+    """Number of events that Segue ignores, for example because they concern no customer."""
     headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
     query: Mapping[str, str] = field(default_factory=dict)
 
@@ -59,32 +65,32 @@ class Fixture:
 
     kind: str
     secret: str
-    """Secret that the operator enters. Empty if Segue generates the token; ``sign`` then receives that token."""
+    """Secret that the operator enters. It is empty if Segue generates the token, which ``sign`` then receives."""
     sign: Callable[[bytes, str, int, str], SignedWith]
     sample: Case
-    """Documented sample. Its body is ``CONNECTOR.sample``."""
+    """Documented sample, whose body is ``CONNECTOR.sample``."""
     several: Case
-    """Several events in one body, or several customers of one event. If a tool batches nothing: another event."""
+    """Several events in one body, or several customers of one event. If a tool never sends these, any other event."""
     unknown: Case
-    """Event of an unknown type, which is stored under the tool's own name."""
+    """Event of an unknown type, which is stored under the name that the tool uses."""
     non_ascii: Case
     times: tuple[Case, ...]
     """Events with each known time format of the tool, and with an invalid time."""
     malformed: Case
-    """Authenticated delivery with an invalid body. It is answered with success and quarantined."""
+    """Authenticated delivery with an invalid body. The response is a success, and the body is quarantined."""
     others: tuple[Case, ...] = ()
-    """All other event types of the adapter, and special cases."""
+    """All other event types of the connector, and special cases."""
     other_secret: str = ""
     """Second secret that ``sign`` accepts. If empty, ``other-`` followed by ``secret`` is used."""
     options: Mapping[str, str] = field(default_factory=dict)
     certificates: Mapping[str, bytes] = field(default_factory=dict)
-    """Responses to the application's own requests, by URL."""
+    """Responses to requests that the application itself sends, by URL."""
     stale_seconds: int | None = None
-    """Maximum age of a signature in seconds. None if the scheme has no timestamp."""
+    """Maximum age of a signature in seconds. None means that signatures have no timestamp."""
     seal: Callable[[bytes, str, int, str], bytes] = lambda body, *_: body
-    """Return the body with the tool's credentials in it. It is called before ``sign``, with the same arguments."""
+    """Return the body with the tool's credentials inside. It is called before ``sign`` with the same arguments."""
     covers_body: bool = True
-    """False if the credentials do not depend on the body: a token, or a signature of a nonce."""
+    """False if the credentials do not depend on the body: a token, or the signature of a nonce."""
 
     @property
     def cases(self) -> tuple[Case, ...]:

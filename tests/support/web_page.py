@@ -1,4 +1,4 @@
-"""A web page as a client: it sends messages with a visitor proof and reads the visitor's state."""
+"""A web page as a client: it sends messages with a visitor proof and reads the visitor's profile."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ORIGIN = "https://shop.example.com"
 
 @dataclass
 class WebPage:
-    """Page of one visitor, with an origin of its own."""
+    """Page of one visitor, with its own origin."""
 
     service: RunningApp
     write_key: str = ""
@@ -36,7 +36,7 @@ class WebPage:
         return self.write_key or self.service.keys.write_key
 
     async def post(self, *messages: dict[str, Any], **visitor: Any) -> httpx.Response:
-        """Send messages as the browser library does. ``visitor`` replaces the claim about the visitor."""
+        """Send messages as the browser library does. ``visitor`` replaces the visitor claim of the batch."""
         claim = visitor or {"id": self.id, "proof": self.proof, **({} if self.me is None else {"me": self.me})}
         return await self.service.client.post(
             "/v1/b",
@@ -49,7 +49,7 @@ class WebPage:
         )
 
     async def send(self, *messages: dict[str, Any], **visitor: Any) -> dict[str, Any]:
-        """Send messages and return the receipt. Remember the visitor token."""
+        """Send messages, remember the visitor token of the receipt, and return the receipt."""
         response = await self.post(*messages, **visitor)
         assert response.status_code == 200, response.text
         receipt: dict[str, Any] = response.json()
@@ -65,7 +65,7 @@ class WebPage:
         )
 
     async def ask_with_new_token(self) -> dict[str, Any]:
-        """Renew the visitor token, then return the visitor's state."""
+        """Renew the visitor token, then return the visitor's profile."""
         await self.send()
         return await self.ask()
 

@@ -1,4 +1,4 @@
-"""The application behind a real socket, at the time of the fixtures, and a client that delivers webhooks to it."""
+"""The application behind a real socket, at the time of the fixtures, and a client that delivers webhooks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WRITTEN_BY_MESSAGES = (
 
 
 class WebhookSender:
-    """Deliver events to a running application as a tool does, and query its API."""
+    """Delivers events to a running application as a tool does, and queries its API."""
 
     def __init__(
         self, address: str, database_url: str, secret_key: str, clock: FrozenClock, visited: list[str]
@@ -38,16 +38,16 @@ class WebhookSender:
         self.visited = visited
         """URLs that the application has requested."""
         self.source = "tool"
-        """Key of the source that is created and called unless a test names another."""
+        """Key of the source that methods use unless the test passes another key."""
         self.write_key = ""
-        """Write key of a source for SDKs, if the test creates one."""
+        """Write key of a source for SDKs. Empty unless the test creates such a source."""
         self.client = httpx.AsyncClient(base_url=address, timeout=30)
         self._secret = {"Authorization": f"Bearer {secret_key}"}
 
     async def forget_all_messages(self) -> None:
-        """Delete everything that messages have written. Sources and secrets stay."""
+        """Delete all rows that messages have caused. Sources and secrets stay."""
         connection = await asyncpg.connect(self._database_url)
-        # TRUNCATE would create new files for every partition of the log.
+        # TRUNCATE would create new files for each partition of the log.
         await connection.execute("; ".join(f"DELETE FROM {table}" for table in WRITTEN_BY_MESSAGES))
         await connection.close()
 
@@ -57,7 +57,10 @@ class WebhookSender:
         return response.json() if response.content else None
 
     async def add(self, fixture: Fixture, source: str | None = None) -> str:
-        """Create a source of the fixture's kind; return the secret that the tool signs with, or an empty string."""
+        """Create a source of the fixture's kind.
+
+        Return the secret for signing, or an empty string if the kind has no secret.
+        """
         source = source or self.source
         body = {"key": source, "kind": fixture.kind, "options": dict(fixture.options)}
         await self.ask("POST", "/v1/sources", body, 201)
@@ -74,7 +77,7 @@ class WebhookSender:
     async def send(
         self, fixture: Fixture, case: Case, secret: str, *, source: str | None = None, at: int | None = None
     ) -> httpx.Response:
-        """Deliver the case, signed at ``at`` (default: now)."""
+        """Deliver the case, signed at the instant ``at``. The default is the current time of the application."""
         url = self.url(source, case.query)
         proof = secret, self.clock.now() if at is None else at, url
         body = fixture.seal(case.body, *proof)
@@ -88,9 +91,9 @@ class WebhookSender:
 async def running_webhook_sender(
     settings: Settings, certificates: Mapping[str, bytes] | None = None, *, first: bool = True
 ) -> AsyncIterator[WebhookSender]:
-    """Run the application. Without ``first`` the database has keys already, and only webhooks can be sent.
+    """Run the application. If ``first`` is false, the database already has keys, so only webhooks can be sent.
 
-    ``certificates`` maps URLs to the content that replaces the internet.
+    ``certificates`` maps URLs to the content that the application receives from them instead of the internet.
     """
     assert settings.database_url is not None
     pool = await open_pool(settings.database_url, 1)

@@ -103,7 +103,7 @@ def test_property_may_have_the_name_of_a_keyword() -> None:
 
 
 def doubling(levels: int) -> dict[str, Any]:
-    """Return a schema in which each level references the next one twice."""
+    """Return a schema in which each level references the next level twice."""
     defs: dict[str, Any] = {f"d{level}": {"allOf": [{"$ref": f"#/$defs/d{level + 1}"}] * 2} for level in range(levels)}
     return {"$defs": {**defs, f"d{levels}": {"type": "object"}}, "$ref": "#/$defs/d0"}
 
@@ -159,7 +159,7 @@ def test_sample_replaces_text_by_its_length() -> None:
 
 
 def test_large_message_reports_only_the_first_violation() -> None:
-    """The library computes all violations at once, alternatives times elements, which would take seconds."""
+    """The library computes all violations at once, one for each alternative and element, which would take seconds."""
     schema = {"properties": {"a": {"items": {"anyOf": [{"const": f"c{n}"} for n in range(400)]}}}}
     (only,) = SchemaCheck(schema).find_violations(json.dumps({"a": list(range(2_000))}).encode())
     assert only.reason == "/properties/a/items/anyOf"

@@ -15,7 +15,7 @@ _WHO = "email:user@example.com"
 
 
 def _event(kind: str, n: int = 0, **more: object) -> dict[str, object]:
-    """Return a transactional event; ``date`` is in the account's timezone."""
+    """Return a transactional event. Its ``date`` is in the account's timezone."""
     return {
         "event": kind,
         "email": "user@example.com",

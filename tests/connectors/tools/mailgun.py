@@ -1,4 +1,7 @@
-"""Fixture of the Mailgun connector: a signature of time and token in the body; every attempt has a new token."""
+"""Fixture of the Mailgun connector: the body contains a signature of its time and of a token.
+
+Every attempt has a new token.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sns.amazonaws.com")]
 
 
 def certificate(valid_from: datetime, valid_until: datetime) -> bytes:
-    """Return a certificate of the key that signs the notifications."""
+    """Return a certificate of the key with which the notifications are signed."""
     builder = x509.CertificateBuilder(_NAME, _NAME, _KEY.public_key(), 1, valid_from, valid_until)
     return builder.sign(_KEY, SHA256()).public_bytes(Encoding.PEM)
 
@@ -36,7 +36,7 @@ CERTIFICATE = certificate(datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1,
 
 
 def seal(body: bytes, secret: str, now: int, url: str) -> bytes:
-    """Sign the notification with SHA-1 (SignatureVersion 1) or SHA-256 (2)."""
+    """Return the notification, signed with SHA-1 (SignatureVersion 1) or SHA-256 (SignatureVersion 2)."""
     del url
     message = json.loads(body)
     message["Timestamp"] = datetime.fromtimestamp(now / 1_000_000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

@@ -216,6 +216,6 @@ FIXTURE = Fixture(
 )
 
 IDENTIFYING = replace(FIXTURE, options={"answers_identify": "on"})
-"""A source whose answers identify the respondent; tests/connectors/test_survey_and_social_tools.py uses it."""
+"""A source whose option makes survey answers identify the respondent. test_survey_and_social_tools.py uses it."""
 
 WITHOUT_HIDDEN_FIELDS = _ALL_ANSWER_TYPES | {"form_response": {**_ALL_ANSWER_TYPES["form_response"], "hidden": None}}

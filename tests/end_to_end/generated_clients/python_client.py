@@ -1,4 +1,4 @@
-"""Calls Segue through the package that openapi-python-client generates.
+"""Calls Segue through a package that openapi-python-client generates.
 
 Arguments: base URL, write key, secret key, user id.
 """

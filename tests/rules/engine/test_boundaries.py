@@ -1,8 +1,8 @@
-"""Tests of every head, modifier and operator one microsecond before and after its boundary, with hand-written results.
+"""Tests of every head, modifier and operator one microsecond before its boundary and at it, with hand-written results.
 
-Each case has an instant at which the truth flips, by time or by a message. If time alone flips it, the state must know
-the instant before (``until``). Each case also has a late message, which arrives after later messages were evaluated. It
-makes the rule true (adds an interval) or false (retracts one).
+Each case has an instant at which time or a message changes the truth of a rule. If time alone changes it, the state
+must contain this instant in advance (``until``). Each case also has a late message, which arrives after later messages
+were evaluated. The late message makes the rule true (adds an interval) or false (retracts one).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Row(NamedTuple):
     rule: Any
     history: list[Entry]
     at: int
-    """Instant of the flip, in microseconds after START."""
+    """Instant at which the truth changes, in microseconds after START."""
     before: bool
     late: Entry
     checked_at: int
@@ -51,7 +51,7 @@ def identify(t: int, **traits: Any) -> Entry:
 BORN = identify(-400 * DAY)
 """First message of the customer, long before START."""
 BUSY = event(40 * DAY, "Z")
-"""A message that no rule reads, long after START."""
+"""A message that affects no rule, long after START."""
 
 # ----------------------------------------------------------------------------------------------------- windows
 
@@ -69,7 +69,7 @@ RULES_ABOUT_A: dict[str, dict[str, Any]] = {
     "most_frequent": {"most_frequent": "p", "of": "A", "between": [1, 2]},
     "sequence": {"sequence": [{"did": "A"}, {"did": "B"}]},
 }
-"""Rules that are true if A (with p = 1, and followed by B at the same instant) is in the window."""
+"""Rules that are true if event A is in the window, with p = 1 and with event B at the same instant after it."""
 
 VALUES_ABOUT_A: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sum": ({"sum": "p", "of": "A"}, {"gte": 1}),
@@ -84,9 +84,9 @@ VALUES_ABOUT_A: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "first_at": ({"first_at": "A"}, {"after": "1990-01-01"}),
     "last_at": ({"last_at": "A"}, {"starts_with": "199"}),
 }
-"""The same as computed traits: (value expression, comparison of the trait)."""
+"""Value expressions about the same events, for computed traits: (value expression, comparison of the trait)."""
 
-# (window, instant of the touchpoint, instant of the flip, truth before it). START is Wednesday, 1 October 1997.
+# (window, instant of the touchpoint, instant of the change, truth before it). START is Wednesday, 1 October 1997.
 WINDOW_FLIPS: list[tuple[dict[str, Any], int, int, bool]] = [
     ({"within": "90d"}, 0, 90 * DAY, True),
     ({"within": "1ms"}, 0, 1000, True),
@@ -142,7 +142,7 @@ FILTERS: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
 
 
 def rules_with_window(window: dict[str, Any]) -> Iterator[tuple[Any, World]]:
-    """Yield rules with the window in every head and every value expression that accept one."""
+    """Yield rules that use the window in every head and in every value expression that accepts a window."""
     for rule in RULES_ABOUT_A.values():
         yield {**rule, **window}, World()
     for expression, comparison in VALUES_ABOUT_A.values():
@@ -152,12 +152,12 @@ def rules_with_window(window: dict[str, Any]) -> Iterator[tuple[Any, World]]:
 
 
 def a_then_b(t: int, **properties: Any) -> list[Entry]:
-    """Return an event A and an event B at the same instant, with B later in order."""
+    """Return an event A and an event B at the same instant. B comes later in the order of messages."""
     return [event(t, "A", f"1-{t}", p=1, **properties), event(t, "B", f"2-{t}", p=1, **properties)]
 
 
 def check_flip(rule: Any, world: World, history: list[Entry], at: int, before: bool) -> None:
-    """Check that the truth flips exactly at ``at`` (microseconds after START), in the engine and in the state."""
+    """Check that the truth changes exactly ``at`` microseconds after START, in the engine and in the stored state."""
     ruleset = ruleset_of(rule, world)
     for t, expected in ((START + at - 1, before), (START + at, not before)):
         state = folded(ruleset, history, t).state
@@ -173,7 +173,7 @@ def check_flip(rule: Any, world: World, history: list[Entry], at: int, before: b
 def check_late(
     rule: Any, world: World, history: list[Entry], late: list[Entry], checked_at: int, holds_without_late: bool
 ) -> None:
-    """Check the rule without the late messages, and with them after everything up to ``checked_at`` was evaluated."""
+    """Check the rule without the late messages, then with them. They arrive after everything up to ``checked_at``."""
     ruleset, t = ruleset_of(rule, world), START + checked_at
     state = folded(ruleset, [*history, event(checked_at, "Z", "z")], t).state
     assert ruleset.holds(RULE_ID, state, t) is holds_without_late, rule
@@ -238,7 +238,7 @@ def test_filter_selects_touchpoints(
 
 # --------------------------------------------------------------------------------------------------- operators
 
-# (operators, a value that satisfies them, a value that does not, whether a missing value satisfies them)
+# (operators, value that satisfies them, value that does not, whether a missing value satisfies them)
 OPERATOR_CASES: list[tuple[dict[str, Any], Any, Any, bool]] = [
     ({"eq": 1}, 1, "1", False),
     ({"ne": 1}, "1", 1, True),
@@ -337,7 +337,7 @@ ROWS: dict[str, Row] = {
         {"did": "A", "exactly": 1, "within": "10d"}, [BORN, A, LATER_A], 11 * DAY, True, LATER_A, 10 * DAY, False
     ),
     "between": Row({"did": "A", "between": [2, 3]}, [BORN, A, LATER_A], DAY, False, LATER_A, 2 * DAY, False),
-    # first and last: the late message replaces the touchpoint
+    # first and last: the late message replaces the touchpoint that the rule uses
     "first": Row({"first": "A", "within": "5d"}, [BORN, A], 5 * DAY, True, event(-20 * DAY), DAY, True),
     "last": Row({"last": "A", "before": "5d"}, [BORN, A], 5 * DAY, False, LATER_A, 5 * DAY, True),
     "list of events": Row({"did": ["A", "B"], "within": "1h"}, [BORN, B], 2 * HOUR, True, A, HOUR - 1, False),

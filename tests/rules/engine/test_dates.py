@@ -119,7 +119,7 @@ def test_local_day_of_value(value, zone, expected):
     [
         ("1990-05-10", "7d", "UTC", "2024-05-03T00:00:00Z", "2024-05-11T00:00:00Z"),
         ("1990-05-10T03:00:00Z", "7d", NEW_YORK, "2024-05-02T04:00:00Z", "2024-05-10T04:00:00Z"),
-        # 7 days are 168 hours, although the clocks change on 10 March.
+        # 7 days are exactly 168 hours, even across the change of the clocks on 10 March.
         ("1990-03-12", "7d", NEW_YORK, "2024-03-05T04:00:00Z", "2024-03-13T04:00:00Z"),
         ("1990-03-12", "1mo", NEW_YORK, "2024-02-12T05:00:00Z", "2024-03-13T04:00:00Z"),
         ("1990-03-31", "1mo", LISBON, "2024-02-29T00:00:00Z", "2024-03-31T23:00:00Z"),
@@ -129,17 +129,17 @@ def test_local_day_of_value(value, zone, expected):
         ("1996-02-29", "1d", "UTC", "2024-02-28T00:00:00Z", "2024-03-01T00:00:00Z"),
         ("1996-02-29", "1d", "UTC", "2100-02-27T00:00:00Z", "2100-03-01T00:00:00Z"),
         ("1996-02-29", "3mo", "UTC", "2023-11-29T00:00:00Z", "2024-03-01T00:00:00Z"),
-        # The day begins at 01:00, but months are counted from midnight on the clock.
+        # Midnight does not exist on this day, which begins at 01:00. Months are counted from midnight nevertheless.
         ("1990-10-15", "1mo", "America/Sao_Paulo", "2017-09-15T03:00:00Z", "2017-10-16T02:00:00Z"),
         ("1990-10-15", "1d", "America/Sao_Paulo", "2017-10-14T03:00:00Z", "2017-10-16T02:00:00Z"),
-        # Shortly after this day begins, the clock is set back to the previous day.
+        # Shortly after this day has begun, the clock is set back to the previous day.
         ("1990-11-07", "1d", ST_JOHNS, "2010-11-06T02:30:00Z", "2010-11-08T03:30:00Z"),
-        # Samoa skipped 30 December 2011: the anniversary is empty, but the time before it is not.
+        # Samoa skipped 30 December 2011. The anniversary has no length, but the time before it counts.
         ("1990-12-30", "1d", APIA, "2011-12-29T10:00:00Z", "2011-12-30T10:00:00Z"),
         ("1990-12-31", "1d", APIA, "2011-12-29T10:00:00Z", "2011-12-31T10:00:00Z"),
         ("1969-01-01", "1d", "UTC", "1969-12-31T00:00:00Z", "1970-01-02T00:00:00Z"),
         ("1990-12-31", "1d", "UTC", "9998-12-30T00:00:00Z", "9999-01-01T00:00:00Z"),
-        # The length can begin in the year before the anniversary.
+        # The range can begin in the year before the anniversary.
         ("1990-01-03", "7d", "UTC", "2023-12-27T00:00:00Z", "2024-01-04T00:00:00Z"),
     ],
 )
@@ -171,7 +171,7 @@ def test_original_day_is_not_an_anniversary():
         (
             "364d",
             "2023-05-11T00:00:00Z",
-        ),  # It overlaps with the next anniversary after a common year, but not after a leap year.
+        ),  # overlaps the next anniversary only after a common year
         ("365d", None),
         ("366d", None),
         ("12mo", None),

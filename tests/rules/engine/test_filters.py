@@ -16,7 +16,7 @@ LONG = "1" + "0" * 399
 @pytest.mark.parametrize(
     ("comparison", "value", "expected"),
     [
-        # Types: eq is strict, and numbers are exact.
+        # Types: eq compares strictly, and numbers are exact.
         ({"eq": 1}, "1", True),
         ({"eq": 1}, "1.0", True),
         ({"eq": 1}, '"1"', False),

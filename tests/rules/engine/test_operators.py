@@ -23,7 +23,7 @@ TOO_MANY_DIGITS = "1" * 401
 
 
 class FixedOperand(DynamicOperand):
-    """Dynamic operand with a fixed value."""
+    """Dynamic operand whose value the test sets."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -158,12 +158,13 @@ def test_static_operator(operators, value, expected):
         ("(a+)+$", "b" + "a" * 8_191, True),
         ("(.*)*x", "a" * 8_192, False),
         ("(.*)*x", "a" * 8_191 + "x", True),
-        # A text above the limit matches no pattern, because matching a part of it could give a wrong result.
+        # A text longer than the limit matches no pattern, because matching only a part of it could return a wrong
+        # result.
         ("(.*)*x", "a" * 8_192 + "x", False),
         ("^a*$", "a" * 8_193, False),
         ("(x+x+)+y", "x" * 8_192, False),
         ("(a|aa|a?)*b", "a" * 8_192, False),
-        # The states do not fit into the memory of the pattern, so the match is slower but still correct.
+        # The states of this pattern do not fit into its memory, so the match is slower but still correct.
         ("[ab]*a[ab]{400}c", "ab" * 4_096, False),
         ("[ab]*a[ab]{400}c", "ab" * 4_095 + "bc", True),
         ("(.*)*x", "é" * 4_096, False),
@@ -274,7 +275,7 @@ def test_ignore_case_applies_to_dynamic_operand():
         ("2024-03-10T00:00:00Z", "2024-03-10T00:00:00.000001Z", "UTC", True, False),
         ("2024-03-10T00:00:00Z", "2024-03-10T00:00:00Z", "UTC", False, False),
         ("2024-03-10T00:00:00Z", "2024-03-09T23:59:59.999999Z", "UTC", False, True),
-        # A date without a time is its first local instant, as value and as operand.
+        # A date without a time is its first instant in local time, as a value and as an operand.
         ("2024-03-10", "2024-03-10T05:00:00Z", NEW_YORK, False, False),
         ("2024-03-10", "2024-03-10T05:00:00.000001Z", NEW_YORK, True, False),
         ("2024-03-10", "2024-03-10T04:59:59.999999Z", NEW_YORK, False, True),
@@ -312,11 +313,12 @@ def test_after_and_before_date_are_strict(operand, value, zone, is_after, is_bef
         ({"within_last": "1y"}, "2024-02-29", "UTC", "2024-02-29T00:00:00Z", "2025-02-28T00:00:00Z"),
         ({"within_last": "1mo"}, "2011-11-30", APIA, "2011-11-30T10:00:00Z", "2011-12-30T10:00:00Z"),
         ({"within_last": "1mo"}, "9998-12-31", "UTC", "9998-12-31T00:00:00Z", "9999-01-31T00:00:00Z"),
-        # The range excludes the date itself and includes the instant exactly one length before it.
+        # The range excludes the date itself and includes the instant exactly one length before the date.
         ({"within_next": "1d"}, "2024-03-11T04:00:00Z", NEW_YORK, "2024-03-10T04:00:00Z", "2024-03-11T04:00:00Z"),
         ({"within_next": "1d"}, "2024-03-11", NEW_YORK, "2024-03-10T04:00:00Z", "2024-03-11T04:00:00Z"),
         ({"within_next": "1mo"}, "2024-03-12", NEW_YORK, "2024-02-12T05:00:00Z", "2024-03-12T04:00:00Z"),
-        # No day of February plus a month is 29, 30 or 31 March; at its midnight, 1 March plus a month is later.
+        # No day of February plus a month is 29, 30 or 31 March, so the rule changes at the midnight that begins 1
+        # March.
         ({"within_next": "1mo"}, "2023-03-30T12:00:00Z", "UTC", "2023-03-01T00:00:00Z", "2023-03-30T12:00:00Z"),
         ({"within_next": "1y"}, "1971-03-01", "UTC", "1970-03-01T00:00:00Z", "1971-03-01T00:00:00Z"),
         ({"within_next": "1mo"}, "9998-12-31", "UTC", "9998-12-01T00:00:00Z", "9998-12-31T00:00:00Z"),
@@ -338,7 +340,8 @@ def test_time_dependent_operator_changes_at_exact_instants(operators, value, zon
 
 
 def test_within_next_month_can_become_true_more_than_once():
-    # 30 January 23:00 plus a month is 28 February 23:00, but an hour later 31 January 00:00 gives 28 February 00:00.
+    # 30 January 23:00 plus a month is 28 February 23:00. An hour later, 31 January 00:00 plus a month is 28 February
+    # 00:00.
     compiled, value = compile_operators({"within_next": "1mo"}), "2023-02-28T12:00:00Z"
     changes = []
     t = at("2023-01-01T00:00:00Z")
@@ -371,10 +374,10 @@ def test_next_check_of_combined_operators():
     assert len(compiled.dynamic_operands) == 1
     assert compiled.holds("2024-05-11", context_at("2024-05-10T00:00:00Z"))
     assert compiled.next_check_at("2024-05-11", context_at(0)) == at("2024-05-09T00:00:00Z")
-    # Time cannot make the comparison true if another operator is false for the value.
+    # Time cannot make the comparison true if another operator is false for this value.
     assert compiled.next_check_at("2024-05-10", context_at(0)) is None
     assert compiled.next_check_at("2024-05-12", context_at(0)) is None
-    # Time cannot make it true again after within_last has ended.
+    # Time cannot make the comparison true again after within_last has ended.
     both = compile_operators({"within_last": "1d", "anniversary_within": "1d"})
     assert both.next_check_at("2024-05-10", context_at("2024-06-01T00:00:00Z")) is None
 

@@ -223,7 +223,7 @@ def test_instant_is_cut_to_microseconds(text: str) -> None:
 
 
 def test_journey_in_backfill_has_its_own_stages() -> None:
-    """The second stage has the same meaning in both versions, so it is one rule of both journeys."""
+    """The second stage has the same meaning in both versions, so both journeys share one rule for it."""
     old = journey("main", [("seen", {"did": "A"}), ("bought", {"did": "B"})])
     new = journey("main", [("seen", {"did": "C"}), ("bought", {"did": "B"})])
     rules = compile_ruleset([old], revision=1, timezone="UTC", default_journey="main", candidates=[new], fill=7)

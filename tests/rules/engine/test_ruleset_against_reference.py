@@ -1,7 +1,7 @@
-"""Compares the engine with a simple reference implementation of the language: truth, since, and next change.
+"""Comparison of the engine with a simple reference implementation of the language: truth, since, and next change.
 
-A case is one rule, one history and one clock, for which all three results are compared. ``SEGUE_TEST_CASES`` multiplies
-the number of cases.
+A case is one rule, one history and one instant, for which all three results are compared. ``SEGUE_TEST_CASES``
+multiplies the number of cases.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ randoms = st.randoms(use_true_random=False)
 
 
 def check_agreement(ruleset: Ruleset, rule_id: str, rule: Any, customer: Folded, t: int, reference: Evaluator) -> None:
-    """Compare the engine with the reference for one case."""
+    """Compare the truth, since and next change of one rule with the reference."""
     state = customer.state
     if reference.born is None:
         assert state.born is None
@@ -66,14 +66,14 @@ def check_agreement(ruleset: Ruleset, rule_id: str, rule: Any, customer: Folded,
 
 
 def is_change(actual: int | None, expected: int | None, reference: Evaluator) -> bool:
-    """Return whether the next change is correct. Changes after the horizon of the reference are not compared."""
+    """Return True if the next change is correct. Changes after the horizon of the reference are not compared."""
     if expected is None or expected > reference.horizon:
         return actual is None or actual > reference.horizon
     return actual == expected
 
 
 def check_question(question: Question, draw: Random, clocks_count: int) -> int:
-    """Compare all rules of the question at several clocks; return the number of cases."""
+    """Compare all rules of the question at several instants; return the number of compared cases."""
     keys = {f"r{number}": rule for number, rule in enumerate(question.rules)}
     ruleset = ruleset_of_all(keys, question.world)
     cases = 0
@@ -110,7 +110,7 @@ def _short(change: Transition) -> tuple[int, str, str, bool]:
 def expected_transitions(
     question: Question, keys: dict[str, Any], t: int, reference: Evaluator
 ) -> list[tuple[int, str, str, bool]]:
-    """Return every entry and exit up to ``t``, evaluated at each instant at which one is possible."""
+    """Return every entry and exit up to ``t``. The reference is evaluated at each instant at which one is possible."""
     transitions = []
     for key, rule in {**keys, **question.world.segments}.items():
         before = False
@@ -148,7 +148,7 @@ def test_number_of_reference_cases_is_large() -> None:
 @settings(quick_settings, max_examples=case_count_at_most(150))
 @given(randoms)
 def test_single_rule_agrees_with_reference(draw: Random) -> None:
-    """Run single cases with Hypothesis, which makes a failing case small."""
+    """Hypothesis draws single cases, so that it can reduce a failing case."""
     check_question(questions(draw, 1), draw, 1)
 
 
@@ -189,7 +189,7 @@ REGRESSIONS: list[tuple[str, Any, list[Entry], int, World]] = [
         EMPTY_WORLD,
     ),
 ]
-"""(description, rule, history, clock in microseconds after START, world)"""
+"""(description, rule, history, instant in microseconds after START, world)"""
 
 
 @pytest.mark.parametrize(("rule", "history", "after", "world"), [case[1:] for case in REGRESSIONS])
@@ -213,7 +213,10 @@ WINDOWS = [{"within": "1h"}, {"within": "2h"}, {"before": "1h"}, {"before": "2h"
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 def test_touchpoints_of_one_instant_enter_and_leave_together(window: dict[str, str]) -> None:
-    """Check every multiset of up to four touchpoints at three instants: a count can jump over the matching number."""
+    """Check all combinations of up to four touchpoints at three instants.
+
+    A count can skip the number that makes a rule true.
+    """
     rules = {f"s{number}": {"did": "A", **count, **window} for number, count in enumerate(COUNTS)}
     ruleset = ruleset_of_all(rules, EMPTY_WORLD)
     instant_choices = [

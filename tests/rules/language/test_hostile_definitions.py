@@ -1,7 +1,7 @@
 """Mutation tests of the parser: thousands of invalid rules are refused, each with a path that exists and a remedy.
 
-A corpus of valid rules contains every head and every key. Each mutation changes a valid rule so that it cannot be valid
-any more, so the parser must refuse every mutant.
+A corpus of valid rules contains every head and every key. Each mutation turns a valid rule into an invalid one, so the
+parser must refuse every mutant.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEED = 19_971_001
 Step = str | int
 Location = tuple[Step, ...]
 Case = tuple[Any, Location]
-"""(document, location in it that was changed)"""
+"""(document, location of the changed value in it)"""
 
 FILTER: dict[str, Any] = {
     "where": {"total": {"gte": 50, "lt": {"trait": "budget"}}, "context.page.path": {"matches": "^/blog"}, "sku": 7},
@@ -128,22 +128,22 @@ def replace_value(document: Any, at: Location, value: Any) -> Case:
 
 
 def key_of(at: Location) -> str:
-    """Return the key of the value at the location; for an item of a list, the key of the list."""
+    """Return the key of the value at the location. For an item of a list, return the key of the list."""
     return next((step for step in reversed(at) if isinstance(step, str)), "")
 
 
 def is_where_map(at: Location) -> bool:
-    """Return whether the location is that of ``where``, the only object with free keys."""
+    """Return True for the object under ``where``, which is the only object with arbitrary keys."""
     return bool(at) and at[-1] == "where"
 
 
 def walk_objects(document: Any) -> Iterator[tuple[Location, dict[str, Any]]]:
-    """Yield the objects that may have only the keys of the language."""
+    """Yield the objects in which only keys of the language are valid."""
     yield from ((at, value) for at, value in walk_values(document) if isinstance(value, dict) and not is_where_map(at))
 
 
 def is_value_expression(at: Location) -> bool:
-    """Return whether an object at the location is a value expression, not a rule."""
+    """Return True if an object at the location must be a value expression instead of a rule."""
     return bool(at) and at[-1] in OPERANDS
 
 
@@ -176,7 +176,7 @@ def replace_with_non_json(document: Any) -> Iterator[Case]:
 
 
 def insert_nul_or_surrogate(document: Any) -> Iterator[Case]:
-    """No text and no key may contain NUL or a lone surrogate."""
+    """Texts and keys must not contain NUL or a lone surrogate."""
     for at, value in walk_values(document):
         if isinstance(value, str):
             for wrong in ("\0", f"{value}\0", "\ud800", f"\udfff{value}"):
@@ -193,7 +193,7 @@ def add_unknown_key(document: Any) -> Iterator[Case]:
 
 
 def misspell_key(document: Any) -> Iterator[Case]:
-    """All keys are in lower case; no key ends in a space or is another key twice."""
+    """All keys are in lower case. None ends in a space, and none is a different key repeated."""
     for at, node in walk_objects(document):
         for key in node:
             for wrong in (key.upper(), f"{key} ", key + key, f"{key}_"):
@@ -204,7 +204,7 @@ def misspell_key(document: Any) -> Iterator[Case]:
 
 
 def add_foreign_modifier(document: Any) -> Iterator[Case]:
-    """Add a key that other nodes have but, by the published schema, not this one."""
+    """Add a key that is valid in other nodes but, according to the published schema, not in this node."""
     all_keys = set().union(*KEYS.values()) - set(HEADS) - set(VALUE_HEADS)
     for at, node in walk_objects(document):
         models = [name for name, keys in KEYS.items() if set(node) <= keys]
@@ -234,7 +234,7 @@ def add_second_head(document: Any) -> Iterator[Case]:
 
 
 def replace_with_empty(document: Any) -> Iterator[Case]:
-    """No list and no object may be empty."""
+    """Lists and objects must not be empty."""
     for at, _ in walk_values(document):
         yield replace_value(document, at, [])
         yield replace_value(document, at, {})
@@ -248,7 +248,7 @@ def replace_with_wrong_object(document: Any) -> Iterator[Case]:
 
 
 def nest_in_lists(document: Any) -> Iterator[Case]:
-    """No list may contain lists."""
+    """Lists must not contain lists."""
     yield from (replace_value(document, at, [[value]]) for at, value in walk_values(document))
 
 
@@ -376,7 +376,7 @@ def replace_with_invalid_timezone(document: Any) -> Iterator[Case]:
 
 
 def replace_with_invalid_key(document: Any) -> Iterator[Case]:
-    """Keys and channels have an alphabet, so injected SQL or HTML is refused."""
+    """Keys and channels allow only some characters, so injected SQL or HTML is refused."""
     for at, value in walk_values(document):
         if isinstance(value, str) and key_of(at) in ("segment", "stage", "journey", "channel"):
             wrong = (INJECTION, "", "A B", "É", "-", "a--b", "a/b", "*", "x" * 256, "a\n", "a'", "<script>")
@@ -408,7 +408,7 @@ def set_contradictory_window(document: Any) -> Iterator[Case]:
 
 
 def add_timezone_without_effect(document: Any) -> Iterator[Case]:
-    """Add a timezone to a node that has only exact lengths."""
+    """Add a timezone to a node whose lengths are all exact, because a timezone has no effect there."""
     for at, node in walk_objects(document):
         head = head_of(node)
         if head in (*EVENTS, *AGGREGATES, "segment", "stage") and head != "of" and "sequence" not in at:
@@ -436,7 +436,7 @@ def set_contradictory_durations(document: Any) -> Iterator[Case]:
 
 
 def misplace_comparison(document: Any) -> Iterator[Case]:
-    """An aggregate has a comparison if it is a rule, and none if it is a value expression."""
+    """An aggregate must have a comparison if it is a rule, and must not have one if it is a value expression."""
     for at, node in walk_objects(document):
         if head_of(node) in VALUE_HEADS and is_value_expression(at):
             for key in ("eq", "in", "exists", "within_last", "ignore_case"):
@@ -522,7 +522,7 @@ def break_sequence(document: Any) -> Iterator[Case]:
 
 
 def enlarge_list(document: Any) -> Iterator[Case]:
-    """Exceed the limit on the number of values in a rule."""
+    """Exceed the maximum number of values in a rule."""
     for at, value in walk_values(document):
         if isinstance(value, list) and len(at) == 1:
             yield replace_value(document, at, value * 20_000)
@@ -562,7 +562,7 @@ MUTATIONS: tuple[Callable[[Any], Iterator[Case]], ...] = (
 
 
 def wrap_in_valid_rule(draw: Random, rule: Any, at: Location) -> Case:
-    """Return the invalid rule alone or, often, as a part of a valid rule."""
+    """Return the invalid rule alone or, often, nested in a valid rule."""
     match draw.randrange(5):
         case 0:
             return {"all": [{"did": "A"}, rule]}, ("all", 1, *at)
@@ -574,7 +574,7 @@ def wrap_in_valid_rule(draw: Random, rule: Any, at: Location) -> Case:
 
 
 def make_mutants(change: Callable[[Any], Iterator[Case]], limit: int = 400) -> list[Case]:
-    """Return different mutants of one mutation; above ``limit``, a random sample."""
+    """Return different mutants of one mutation. If there are more than ``limit``, return a random sample."""
     draw = Random(f"{SEED} {change.__name__}")
     mutants = {repr(document): (document, at) for rule in CORPUS for document, at in change(rule)}
     chosen = draw.sample(list(mutants.values()), min(limit, len(mutants)))
@@ -632,7 +632,7 @@ def path_exists(document: Any, steps: list[str]) -> bool:
 
 
 def is_near(steps: list[str], at: Location) -> bool:
-    """Return whether the path of the error leads to the changed location, or to a sibling on the way."""
+    """Return True if the error's path leads to the changed location or to a sibling of one of its parents."""
     changed_at = [str(step).replace("~", "~0").replace("/", "~1") for step in at]
     common = min(len(steps), len(changed_at)) - 1
     return common < 0 or steps[:common] == changed_at[:common]

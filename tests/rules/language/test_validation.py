@@ -292,7 +292,7 @@ REFUSED_RULES: list[tuple[Any, str | None]] = [
     (where({"trait": "total", "eq": 1}), "/where/p/trait"),
     (where({"sum": "total", "of": "A"}), "/where/p/sum"),
     (where({"first_at": "A"}), "/where/p/first_at"),
-    # operands that are readings
+    # operands that are value expressions
     (trait(gt={}), "/gt"),
     (trait(gt={"did": "A"}), "/gt/did"),
     (trait(gt={"segment": "a"}), "/gt/segment"),
@@ -653,7 +653,7 @@ def test_error_text_names_problem_and_remedy(rule: Any, expected_text: str) -> N
 
 @pytest.mark.parametrize("head", ["not", "all", "where", "gt"])
 def test_rule_with_a_million_levels_is_refused(head: str) -> None:
-    """Run in a separate process, because such a rule takes 300 MB of memory."""
+    """Use a separate process, because such a rule takes 300 MB of memory."""
     command = [sys.executable, "-m", "tests.support.deep_rules", head]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stderr.strip() == "refused"
 

@@ -56,15 +56,15 @@ def test_parse_length_refuses_invalid_text(text):
         ("2024-02-29T10:00:00Z", 12, "UTC", "2025-02-28T10:00:00Z"),
         ("2024-02-29T10:00:00Z", 48, "UTC", "2028-02-29T10:00:00Z"),
         ("1999-12-31T23:59:59.999999Z", 2, "UTC", "2000-02-29T23:59:59.999999Z"),
-        # The local day is cut to the end of the month, not the UTC day.
+        # The day of the local date, not of the UTC date, is limited to the end of the month.
         ("2023-01-31T03:00:00Z", 1, NEW_YORK, "2023-03-01T03:00:00Z"),
-        # The wall time stays the same, which is an hour earlier in UTC in summer.
+        # The local time stays the same, so the UTC time is an hour earlier in summer.
         ("2024-03-01T12:00:00Z", 1, LISBON, "2024-04-01T11:00:00Z"),
-        # Skipped times move forward: Lisbon skipped 01:30 on 31 March 2024.
+        # Skipped local times move forward: Lisbon skipped 01:30 on 31 March 2024.
         ("2024-02-29T01:30:00Z", 1, LISBON, "2024-03-29T01:30:00Z"),
         ("2024-01-31T01:30:00Z", 2, LISBON, "2024-03-31T01:30:00Z"),
         ("2024-02-10T07:30:00Z", 1, NEW_YORK, "2024-03-10T07:30:00Z"),
-        # Of repeated times, the first is used.
+        # If a local time occurs twice, the first occurrence is used.
         ("2024-10-03T05:30:00Z", 1, NEW_YORK, "2024-11-03T05:30:00Z"),
         ("2024-12-03T06:30:00Z", -1, NEW_YORK, "2024-11-03T05:30:00Z"),
         # The clock was set back across midnight and showed 6 November 23:01 a second time.
@@ -191,7 +191,7 @@ def test_is_weekend(instant, zone, expected):
         ("2024-07-01T00:00:00Z", (22, 24), "UTC", False),
         ("2024-07-01T00:00:00Z", (6, 0), "UTC", False),
         ("2024-07-01T23:00:00Z", (6, 0), "UTC", True),
-        # 01:30 occurs twice, an offset of half an hour, and a skipped hour.
+        # 01:30 occurs twice; a zone has an offset of half an hour; an hour is skipped.
         ("2024-11-03T05:30:00Z", (1, 2), NEW_YORK, True),
         ("2024-11-03T06:30:00Z", (1, 2), NEW_YORK, True),
         ("2024-01-01T12:30:00Z", (9, 10), ST_JOHNS, True),
@@ -251,7 +251,7 @@ def test_calendar_length_changes_only_at_crossings(zone, night, sign):
         truths = [(now, v <= _naive_shift(now, sign * months, zone)) for now in probes]
         assert {truth for _, truth in truths} == {True, False}
         for (_, before), (now, after) in pairwise(truths):
-            # Each crossing and the microsecond before it are probes, so a change at another instant fails here.
+            # Each crossing and the microsecond before it are probed. A change at any other instant would fail here.
             assert before == after or now in instants
 
 
