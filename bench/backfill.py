@@ -86,14 +86,14 @@ def _pattern(number: int) -> str:
 
 def _messages(sizes: Sizes) -> Iterator[Json]:
     """Yield the messages of the customers that pass through the pipeline, each customer's messages in order."""
-    chance = random.Random(SEED)
+    rng = random.Random(SEED)
     now = datetime.now(UTC)
     for pattern in range(sizes.patterns):
-        ages = sorted((timedelta(days=DAYS * chance.random()) for _ in range(TOUCHPOINTS)), reverse=True)
+        ages = sorted((timedelta(days=DAYS * rng.random()) for _ in range(TOUCHPOINTS)), reverse=True)
         for place, age in enumerate(ages):
             number = pattern * TOUCHPOINTS + place
             written = (now - age).isoformat(timespec="milliseconds")
-            template = message(7 * number + chance.randrange(20), written)
+            template = message(7 * number + rng.randrange(20), written)
             user = _pattern(pattern)
             yield {**template, "userId": user, "anonymousId": browser_of(user), "messageId": f"p-{number:06}"}
 

@@ -63,16 +63,16 @@ def measure(selected: Collection[Benchmark], sizes: Sizes, progress: Progress) -
 
 def _stream(customer: int, messages: int, events: Sequence[str], interval: int) -> Iterator[Message]:
     """Yield one customer's messages in order until ``NOW``. One message in twenty is an identify call."""
-    chance = random.Random(SEED + customer)
+    rng = random.Random(SEED + customer)
     t = NOW - messages * interval
     for number in range(messages):
-        t += chance.randrange(interval // 2, interval)
+        t += rng.randrange(interval // 2, interval)
         properties = {
-            "product_id": f"sku-{chance.randrange(40):04}",
-            "category": chance.choice(("shoes", "coats", "bags")),
-            "price": 5 + chance.randrange(20_000) / 100,
+            "product_id": f"sku-{rng.randrange(40):04}",
+            "category": rng.choice(("shoes", "coats", "bags")),
+            "price": 5 + rng.randrange(20_000) / 100,
         }
-        traits = {"plan": chance.choice(("free", "pro", "team"))} if number % 20 == 10 else None
+        traits = {"plan": rng.choice(("free", "pro", "team"))} if number % 20 == 10 else None
         yield Message(
             type="track" if traits is None else "identify",
             message_id=f"ajs-next-{customer:06}-{number:06}",
@@ -81,7 +81,7 @@ def _stream(customer: int, messages: int, events: Sequence[str], interval: int) 
             received_at=t,
             identities=CUSTOMER,
             channel="web",
-            name=chance.choice(events) if traits is None else None,
+            name=rng.choice(events) if traits is None else None,
             properties=msgspec.json.encode(properties),
             traits=None if traits is None else msgspec.json.encode(traits),
         )

@@ -89,7 +89,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def frozen() -> FrozenClock:
+def clock() -> FrozenClock:
     return FrozenClock(NOON)
 
 

@@ -34,8 +34,8 @@ async def traits(service: RunningApp, user: str = "user-1", **params: Any) -> di
     return traits
 
 
-async def test_computed_trait_lifecycle(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_computed_trait_lifecycle(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         created = await service.tell("POST", "/v1/traits", TRAIT, 201)
         assert {
             **TRAIT,
@@ -66,8 +66,8 @@ async def test_computed_trait_lifecycle(settings: Settings, frozen: FrozenClock)
             await service.ask(f"/v1/customers/user-1/traits/spent{path}", 404)
 
 
-async def test_computed_trait_hides_a_declared_trait_of_the_same_name(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_computed_trait_hides_a_declared_trait_of_the_same_name(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         declared = {"spent": "much", "plan": "pro"}
         await service.send(
             {"type": "identify", "userId": "user-1", "traits": declared, "timestamp": rfc3339(NOON - DAY)}
@@ -83,8 +83,8 @@ async def test_computed_trait_hides_a_declared_trait_of_the_same_name(settings: 
         assert b'"spent":1.666666666666666666666666666666667' in response.content
 
 
-async def test_computed_trait_changes_as_time_passes(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_computed_trait_changes_as_time_passes(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await service.tell("POST", "/v1/traits", TRAIT, 201)
         await service.send(order(10, 3), order(5, 1))
         for instant, expected in (
@@ -93,7 +93,7 @@ async def test_computed_trait_changes_as_time_passes(settings: Settings, frozen:
             (NOON + 7 * DAY, 5),
             (NOON + 9 * DAY, 0),
         ):
-            frozen.instant = instant
+            clock.instant = instant
             assert await traits(service) == {"spent": expected}
         for instant, node_states in (
             (NOON - 3 * DAY - 1, {}),
@@ -103,8 +103,8 @@ async def test_computed_trait_changes_as_time_passes(settings: Settings, frozen:
             assert await traits(service, as_of=rfc3339(instant)) == node_states
 
 
-async def test_explanation_lists_the_evidence_of_a_computed_trait(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_explanation_lists_the_evidence_of_a_computed_trait(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await service.tell("POST", "/v1/traits", TRAIT, 201)
         future = track("Order Completed", properties={"total": 1}, timestamp=rfc3339(NOON + HOUR), messageId="f")
         await service.send(order(10, 3), order(5, 1), order(7, 20))
@@ -126,8 +126,8 @@ async def test_explanation_lists_the_evidence_of_a_computed_trait(settings: Sett
         await service.ask("/v1/customers/nobody/traits/spent/explain", 404)
 
 
-async def test_explanation_nodes_have_since(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_explanation_nodes_have_since(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         rule = {
             "any": [
                 {
@@ -214,9 +214,9 @@ async def test_trait_versions_are_listed(service: RunningApp, kind: str, one: An
     assert [entry["status"] for entry in items] == ["current", "archived", "superseded", "superseded", "superseded"]
 
 
-async def test_points_beyond_the_state_limit_are_read_from_the_log(settings: Settings, frozen: FrozenClock) -> None:
+async def test_points_beyond_the_state_limit_are_read_from_the_log(settings: Settings, clock: FrozenClock) -> None:
     few = settings.model_copy(update={"series_points_max": 20})
-    async with running_app(few, frozen) as service:
+    async with running_app(few, clock) as service:
         await service.tell("POST", "/v1/traits", TRAIT, 201)
         for batch in range(5):
             at = [NOON - DAY + (batch * 10 + number) * 1000 for number in range(10)]

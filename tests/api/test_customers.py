@@ -155,18 +155,18 @@ async def test_customer_reads_support_etags(service: RunningApp) -> None:
     assert changed.headers["etag"] != tag
 
 
-async def test_reads_change_as_time_passes(settings: Settings, start: Any, frozen: FrozenClock) -> None:
+async def test_reads_change_as_time_passes(settings: Settings, start: Any, clock: FrozenClock) -> None:
     """Reads are exact without a worker: they change at the instant of the change, not a microsecond earlier."""
-    async with start(settings, frozen) as service:
+    async with start(settings, clock) as service:
         await service.send(track("Order Completed"))
         customer = await service.ask("/v1/customers/user-1")
         visitor = next(item for item in customer["segments"] if item["key"] == "new-visitors")
         assert visitor == {"key": "new-visitors", "since": rfc3339(NOON), "valid_until": rfc3339(NOON + 7 * DAY)}
-        frozen.instant = NOON + 7 * DAY - 1
+        clock.instant = NOON + 7 * DAY - 1
         assert await is_in(service, "new-visitors")
-        frozen.instant += 1
+        clock.instant += 1
         assert not await is_in(service, "new-visitors")
-        frozen.instant = NOON + 90 * DAY
+        clock.instant = NOON + 90 * DAY
         assert await is_in(service, "at-risk")
         answer = await service.ask("/v1/customers/user-1/segments?history=true")
         assert {(item["key"], item["since"], item["left_at"]) for item in answer["items"]} >= {
@@ -198,9 +198,9 @@ async def is_in(service: RunningApp, segment: str) -> bool:
     return listed
 
 
-async def test_future_message_limits_valid_until(settings: Settings, start: Any, frozen: FrozenClock) -> None:
+async def test_future_message_limits_valid_until(settings: Settings, start: Any, clock: FrozenClock) -> None:
     """A message from a clock that runs ahead counts from its own instant on, which is ``valid_until`` until then."""
-    async with start(settings, frozen) as service:
+    async with start(settings, clock) as service:
         await service.send(track("Order Completed"))
         await service.send(track("Order Completed", timestamp=rfc3339(NOON + 3600 * SECOND)))
         customer = await service.ask("/v1/customers/user-1")
@@ -209,16 +209,16 @@ async def test_future_message_limits_valid_until(settings: Settings, start: Any,
         buyer = next(item for item in customer["segments"] if item["key"] == "first-time-buyers")
         assert buyer["valid_until"] == rfc3339(NOON + 3600 * SECOND)
         assert await is_in(service, "first-time-buyers")
-        frozen.instant = NOON + 3600 * SECOND
+        clock.instant = NOON + 3600 * SECOND
         assert (await service.ask("/v1/customers/user-1"))["stages"]["six-stage"]["stage"] == "loyalty"
         assert not await is_in(service, "first-time-buyers")
         assert await is_in(service, "repeat-buyers")
 
 
-async def test_explanations_consider_future_messages(settings: Settings, start: Any, frozen: FrozenClock) -> None:
+async def test_explanations_consider_future_messages(settings: Settings, start: Any, clock: FrozenClock) -> None:
     """``valid_until`` of each node is the instant of the future message, or an earlier change over time."""
     hour = 3600 * SECOND
-    async with start(settings, frozen) as service:
+    async with start(settings, clock) as service:
         recent = {"did": "e", "within": "2h"}
         rule = {"all": [recent, {"not": {"did": "f"}}]}
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": rule}, 201)
@@ -236,8 +236,8 @@ async def test_explanations_consider_future_messages(settings: Settings, start: 
         assert (other["truth"], other["valid_until"]) == (True, rfc3339(NOON + 4 * hour))
 
 
-async def test_as_of_before_the_first_message_has_no_state(settings: Settings, start: Any, frozen: FrozenClock) -> None:
-    async with start(settings, frozen) as service:
+async def test_as_of_before_the_first_message_has_no_state(settings: Settings, start: Any, clock: FrozenClock) -> None:
+    async with start(settings, clock) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"not": {"did": "f"}}}, 201)
         await service.send(track("e", timestamp=rfc3339(NOON + SECOND)))
         why = await service.ask("/v1/customers/user-1/segments/s/explain")
@@ -250,8 +250,8 @@ async def test_as_of_before_the_first_message_has_no_state(settings: Settings, s
         assert customer["stages"]["six-stage"]["valid_until"] == rfc3339(NOON + SECOND)
 
 
-async def test_stage_history_lists_every_interval(settings: Settings, start: Any, frozen: FrozenClock) -> None:
-    async with start(settings, frozen) as service:
+async def test_stage_history_lists_every_interval(settings: Settings, start: Any, clock: FrozenClock) -> None:
+    async with start(settings, clock) as service:
         days = ["Product Viewed", "Product Added", "Order Completed"]
         await service.send(
             *[track(name, timestamp=rfc3339(NOON - (9 - n) * DAY), messageId=name) for n, name in enumerate(days)]

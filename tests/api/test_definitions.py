@@ -205,15 +205,15 @@ async def test_new_segment_applies_before_its_backfill(service: RunningApp) -> N
 
 
 async def test_member_count_equals_the_length_of_the_list(
-    settings: Settings, start: Any, frozen: FrozenClock, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, start: Any, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The list, the count and the cursor stay exact while customers are not backfilled, due, stale or changed."""
     monkeypatch.setattr(app.queries.segment_members, "_BATCH_CUSTOMERS", 4)
     monkeypatch.setattr(app.queries.segment_members, "_RECOMPUTED_PER_PAGE_MAX", 7)
-    chance = random.Random(7)
-    async with start(settings, frozen) as service:
+    rng = random.Random(7)
+    async with start(settings, clock) as service:
         services = service.app.state.services
-        bought = {f"user-{n}": NOON - chance.randrange(20) * DAY for n in range(40)}
+        bought = {f"user-{n}": NOON - rng.randrange(20) * DAY for n in range(40)}
         await service.send(*[track("Order Completed", who, timestamp=rfc3339(at)) for who, at in bought.items()])
         rule = {"did": "Order Completed", "within": "10d"}
         await service.tell("POST", "/v1/segments", {"key": "recent", "rule": rule}, 201)
@@ -231,7 +231,7 @@ async def test_member_count_equals_the_length_of_the_list(
 
         async def some(statement: str, *arguments: Any) -> list[bytes]:
             rows = await services.pool.fetch("SELECT id FROM customers ORDER BY id")
-            chosen = [row["id"] for row in rows if chance.random() < 0.5]
+            chosen = [row["id"] for row in rows if rng.random() < 0.5]
             if statement:
                 await services.pool.execute(statement, chosen, *arguments)
             return chosen
@@ -243,22 +243,22 @@ async def test_member_count_equals_the_length_of_the_list(
             services.pool, lambda connection: refresh_customers(connection, filled, ruleset, NOON, services.settings)
         )
         await compare(NOON)
-        frozen.instant = NOON + 3 * DAY
-        await compare(frozen.instant)
-        await some("UPDATE customers SET stale = true, sweep_at = $2 WHERE id = ANY($1::uuid[])", frozen.instant + DAY)
-        await compare(frozen.instant)
+        clock.instant = NOON + 3 * DAY
+        await compare(clock.instant)
+        await some("UPDATE customers SET stale = true, sweep_at = $2 WHERE id = ANY($1::uuid[])", clock.instant + DAY)
+        await compare(clock.instant)
         # All pages of a list show the state at the instant of the first page.
         page = await service.ask("/v1/segments/recent/members", params={"limit": 2})
-        expected = {who for who, at in bought.items() if at <= frozen.instant < at + 10 * DAY}
-        frozen.instant += 5 * DAY
+        expected = {who for who, at in bought.items() if at <= clock.instant < at + 10 * DAY}
+        clock.instant += 5 * DAY
         rows = [row["id"] for row in await services.pool.fetch("SELECT id FROM customers")]
         await transact(
             services.pool,
-            lambda connection: refresh_customers(connection, rows, ruleset, frozen.instant, services.settings),
+            lambda connection: refresh_customers(connection, rows, ruleset, clock.instant, services.settings),
         )
         rest = await service.all_of("/v1/segments/recent/members", cursor=page["next_cursor"])
         assert sorted(item["identities"][0]["value"] for item in [*page["items"], *rest]) == sorted(expected)
-        await compare(frozen.instant)
+        await compare(clock.instant)
 
 
 async def test_worker_backfills_definitions(settings: Settings, start: Any) -> None:

@@ -146,8 +146,8 @@ async def test_debug_route_checks_the_origin_of_the_key(service: RunningApp) -> 
         assert response.json().get("code") == (None if status == 200 else "origin_not_allowed")
 
 
-async def test_debug_route_counts_against_the_key_rate_limit(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings.model_copy(update={"key_rate": "2/minute"}), frozen) as service:
+async def test_debug_route_counts_against_the_key_rate_limit(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings.model_copy(update={"key_rate": "2/minute"}), clock) as service:
         debug = path(service, "/debug/mp/collect")
         answers = [await post_json(service, debug, body({"name": "a"})) for _ in range(3)]
         assert [item.status_code for item in answers] == [200, 200, 429]

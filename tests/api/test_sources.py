@@ -182,13 +182,13 @@ async def test_rejected_message_is_quarantined_corrected_and_replayed(service: R
     assert response.status_code == 400, response.text
 
 
-async def test_replayed_message_keeps_its_time(settings: Settings, frozen: FrozenClock) -> None:
+async def test_replayed_message_keeps_its_time(settings: Settings, clock: FrozenClock) -> None:
     """``sentAt`` shows how wrong the client's clock was at arrival. A replay a week later must not change that."""
-    async with running_app(settings, frozen) as service:
+    async with running_app(settings, clock) as service:
         message = {"userId": "user-1", "sentAt": rfc3339(NOON - HOUR), "timestamp": rfc3339(NOON - HOUR - SECOND)}
         await service.client.post("/v1/track", json={**message, "writeKey": service.keys.write_key})
         (quarantined,) = (await service.ask("/v1/quarantine"))["items"]
-        frozen.instant = NOON + 7 * DAY
+        clock.instant = NOON + 7 * DAY
         right = {**message, "type": "track", "event": "Order Completed"}
         await service.tell("POST", f"/v1/quarantine/{quarantined['id']}/replay", right)
         (entry,) = (await service.ask("/v1/customers/user-1/touchpoints"))["items"]

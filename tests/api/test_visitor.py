@@ -154,9 +154,9 @@ async def test_profile_contains_nothing_private(settings: Settings) -> None:
         assert traits == {"orders": 1, "plan": "gold"}, "a name of the setting shows no computed trait"
 
 
-async def test_etag_does_not_depend_on_private_state(frozen: FrozenClock, settings: Settings) -> None:
+async def test_etag_does_not_depend_on_private_state(clock: FrozenClock, settings: Settings) -> None:
     """If only private state differs, the ETag of the public profile stays the same."""
-    async with running_app(settings, frozen) as service:
+    async with running_app(settings, clock) as service:
         await define(service)
         page = WebPage(service)
         tag = (await page.send(did("Product Viewed")))["me"]["etag"]
@@ -199,67 +199,67 @@ async def test_me_is_open_to_every_origin(service: RunningApp) -> None:
     assert answer.headers["access-control-allow-origin"] == page.origin
 
 
-async def test_profile_changes_exactly_at_valid_until(frozen: FrozenClock, settings: Settings) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_profile_changes_exactly_at_valid_until(clock: FrozenClock, settings: Settings) -> None:
+    async with running_app(settings, clock) as service:
         await define(service)
         page = WebPage(service)
-        start = frozen.instant
+        start = clock.instant
         me = (await page.send(did("Order Completed", timestamp=rfc3339(start - HOUR))))["me"]
         ends = start - HOUR + DAY
         assert me["valid_until"] == rfc3339(ends)
         assert me["segments"][0]["valid_until"] == me["stages"]["shop"]["valid_until"] == rfc3339(ends)
-        frozen.instant = ends - 1
+        clock.instant = ends - 1
         before = await page.ask_with_new_token()
         assert is_member(before, "vip")
         assert before["stages"]["shop"]["stage"] == "buying"
-        frozen.instant = ends
+        clock.instant = ends
         after = await page.ask_with_new_token()
         assert not is_member(after, "vip")
         assert after["stages"]["shop"]["stage"] == "looking"
         assert after["valid_until"] == rfc3339(start - HOUR + 2 * DAY), "the computed trait is next"
-        frozen.instant = micros_of(after["valid_until"]) - 1
+        clock.instant = micros_of(after["valid_until"]) - 1
         assert (await page.ask_with_new_token())["traits"] == {"orders": 1}
-        frozen.instant += 1
+        clock.instant += 1
         last = await page.ask_with_new_token()
         assert last["traits"] == {"orders": 0}
         assert last["valid_until"] is None
 
 
-async def test_valid_until_considers_segments_to_be_entered(frozen: FrozenClock, settings: Settings) -> None:
+async def test_valid_until_considers_segments_to_be_entered(clock: FrozenClock, settings: Settings) -> None:
     quiet = {"key": "quiet", "public": True, "rule": {"not": {"did": "*", "within": "1d"}}}
-    async with running_app(settings, frozen) as service:
+    async with running_app(settings, clock) as service:
         await service.tell("POST", "/v1/segments", quiet, 201)
         page = WebPage(service)
         me = (await page.send(did("Product Viewed")))["me"]
         assert me["segments"] == []
-        assert me["valid_until"] == rfc3339(frozen.instant + DAY)
-        frozen.instant += DAY - 1
+        assert me["valid_until"] == rfc3339(clock.instant + DAY)
+        clock.instant += DAY - 1
         assert not is_member(await page.ask_with_new_token(), "quiet")
-        frozen.instant += 1
+        clock.instant += 1
         assert is_member(await page.ask_with_new_token(), "quiet")
 
 
-async def test_valid_until_ignores_private_definitions(frozen: FrozenClock, settings: Settings) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_valid_until_ignores_private_definitions(clock: FrozenClock, settings: Settings) -> None:
+    async with running_app(settings, clock) as service:
         await service.tell("POST", "/v1/segments", {"key": "hidden", "rule": {"did": "*", "within": "1h"}}, 201)
         me = (await WebPage(service).send(did("Product Viewed")))["me"]
         assert (me["segments"], me["stages"], me["valid_until"]) == ([], {}, None)
 
 
-async def test_valid_until_considers_future_messages(frozen: FrozenClock, settings: Settings) -> None:
+async def test_valid_until_considers_future_messages(clock: FrozenClock, settings: Settings) -> None:
     public = settings.model_copy(update={"public_traits": ("plan",)})
-    async with running_app(public, frozen) as service:
+    async with running_app(public, clock) as service:
         await service.tell("POST", "/v1/traits", ORDERS, 201)
         page = WebPage(service)
-        later = {"timestamp": rfc3339(frozen.instant + HOUR)}
+        later = {"timestamp": rfc3339(clock.instant + HOUR)}
         me = (await page.send(did("Looked"), {"type": "identify", "traits": {"plan": "gold"}, **later}))["me"]
-        assert (me["traits"], me["valid_until"]) == ({"orders": 0}, rfc3339(frozen.instant + HOUR))
-        me = (await page.send(did("Order Completed", timestamp=rfc3339(frozen.instant + HOUR // 2))))["me"]
-        assert me["valid_until"] == rfc3339(frozen.instant + HOUR // 2)
-        frozen.instant += HOUR // 2
+        assert (me["traits"], me["valid_until"]) == ({"orders": 0}, rfc3339(clock.instant + HOUR))
+        me = (await page.send(did("Order Completed", timestamp=rfc3339(clock.instant + HOUR // 2))))["me"]
+        assert me["valid_until"] == rfc3339(clock.instant + HOUR // 2)
+        clock.instant += HOUR // 2
         me = await page.ask_with_new_token()
-        assert (me["traits"], me["valid_until"]) == ({"orders": 1}, rfc3339(frozen.instant + HOUR // 2))
-        frozen.instant += HOUR // 2
+        assert (me["traits"], me["valid_until"]) == ({"orders": 1}, rfc3339(clock.instant + HOUR // 2))
+        clock.instant += HOUR // 2
         assert (await page.ask_with_new_token())["traits"] == {"orders": 1, "plan": "gold"}
 
 

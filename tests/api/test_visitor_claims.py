@@ -146,21 +146,21 @@ async def test_forged_tokens_are_refused(shop: RunningApp) -> None:
     assert is_problem(await page.get(""), 401, "invalid_token")
 
 
-async def test_expired_tokens_are_refused_and_receipts_renew_them(frozen: FrozenClock, settings: Settings) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_expired_tokens_are_refused_and_receipts_renew_them(clock: FrozenClock, settings: Settings) -> None:
+    async with running_app(settings, clock) as service:
         page = WebPage(service)
         first = (await page.send())["visitor"]
-        start = frozen.instant
+        start = clock.instant
         assert first["expires_at"] == rfc3339(start + HOUR_SECONDS * SECOND)
         by_token = {"id": page.id, "token": first["token"], "me": ""}
-        frozen.instant = start + HOUR_SECONDS * SECOND // 2
+        clock.instant = start + HOUR_SECONDS * SECOND // 2
         assert "visitor" not in await page.send(**by_token), "half of its life is left"
-        frozen.instant += 1
+        clock.instant += 1
         renewed = (await page.send(**by_token))["visitor"]
-        assert renewed["expires_at"] == rfc3339(frozen.instant + HOUR_SECONDS * SECOND)
-        frozen.instant = start + HOUR_SECONDS * SECOND - 1
+        assert renewed["expires_at"] == rfc3339(clock.instant + HOUR_SECONDS * SECOND)
+        clock.instant = start + HOUR_SECONDS * SECOND - 1
         assert (await page.get(first["token"])).status_code == 200
-        frozen.instant += 1
+        clock.instant += 1
         assert is_problem(await page.get(first["token"]), 401, "invalid_token")
         assert (await page.send(**by_token))["visitor"] == {"error": "invalid_token"}
         assert (await page.get(renewed["token"])).status_code == 200
@@ -329,18 +329,18 @@ async def test_visitor_token_for_a_user_id_only(shop: RunningApp) -> None:
     assert (await page.get(both["visitor"]["token"])).json()["anonymous_id"] == page.id
 
 
-async def test_vouching_expires_although_the_token_is_renewed(frozen: FrozenClock, settings: Settings) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_vouching_expires_although_the_token_is_renewed(clock: FrozenClock, settings: Settings) -> None:
+    async with running_app(settings, clock) as service:
         await service.tell("POST", "/v1/segments", VIP, 201)
         page = WebPage(service)
         await page.send({"type": "identify", "userId": "user-1"}, did("Order Completed", userId="user-1"))
         expected = {"source": "default", "anonymous_id": page.id, "user_id": "user-1"}
         page.token = (await service.tell("POST", "/v1/visitor-tokens", expected, 201))["token"]
-        ends = frozen.instant + HOUR_SECONDS * SECOND
-        frozen.instant = ends - 1
+        ends = clock.instant + HOUR_SECONDS * SECOND
+        clock.instant = ends - 1
         receipt = await page.send(id=page.id, token=page.token, me="")
         assert is_member(receipt["me"], "vip")
-        frozen.instant = ends
+        clock.instant = ends
         assert (await page.ask())["withheld"]
 
 

@@ -224,7 +224,7 @@ def test_two_tabs_share_visitor_and_session(shop: Shop, visit: MakeVisit) -> Non
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_random_faults_lose_and_duplicate_no_message(segue: Segue, shop: Shop, visit: MakeVisit, seed: int) -> None:
     """Up to three tabs track events, close and reload while network and server fail at random."""
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     guest = visit(now=datetime.now(UTC))
     with segue.with_faults() as proxy:
         url = shop.page("/", capture=False, host=proxy.url)
@@ -236,27 +236,27 @@ def test_random_faults_lose_and_duplicate_no_message(segue: Segue, shop: Shop, v
 
         tabs, sent, online = [open_tab()], 0, True
         for _ in range(ACTIONS):
-            match draw.choices(
-                ["track", "wait", "network", "server", "open", "close", "reload"], [8, 4, 2, 2, 1, 1, 1]
-            )[0]:
+            match rng.choices(["track", "wait", "network", "server", "open", "close", "reload"], [8, 4, 2, 2, 1, 1, 1])[
+                0
+            ]:
                 case "track":
-                    count = draw.choice([1, 2, 7])
-                    track(draw.choice(tabs), sent, sent + count)
+                    count = rng.choice([1, 2, 7])
+                    track(rng.choice(tabs), sent, sent + count)
                     sent += count
                 case "wait":
-                    guest.context.clock.run_for(draw.choice([50, 150, 3_000, 60_000]))
+                    guest.context.clock.run_for(rng.choice([50, 150, 3_000, 60_000]))
                 case "network":
                     online = not online
                     guest.context.set_offline(not online)
                 case "server":
                     faults: list[Fault] = ["pass", "busy", "swallow"]
-                    proxy.faults[:] = draw.choices(faults, k=draw.randint(1, 5))
+                    proxy.faults[:] = rng.choices(faults, k=rng.randint(1, 5))
                 case "open" if online and len(tabs) < 3:
                     tabs.append(open_tab())
                 case "close" if len(tabs) > 1:
-                    close_tab(tabs.pop(draw.randrange(len(tabs))))
+                    close_tab(tabs.pop(rng.randrange(len(tabs))))
                 case "reload" if online:
-                    tab = draw.choice(tabs)
+                    tab = rng.choice(tabs)
                     tab.reload()
                     wait_until_ready(tab)
         proxy.faults.clear()

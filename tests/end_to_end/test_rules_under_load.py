@@ -47,8 +47,8 @@ from tests.support.rule_strategies import (
     NAMES,
     SOURCES,
     START,
-    chance,
     documents,
+    one_in,
     rules,
     traits,
     worlds,
@@ -135,21 +135,21 @@ async def _live(servers: Sequence[Server], database_url: str, settings: Mapping[
 # ---------------------------------------------------------------------------------------------------- the plan
 
 
-def plan_of(draw: Random, now: int) -> Plan:
+def plan_of(rng: Random, now: int) -> Plan:
     """Draw rules until enough rules hold for some customers but not for others."""
     days = (now - START) // DAY
-    sent = [_message(draw, number, now, days) for number in range(MESSAGES)]
-    world = _moved_world(worlds(draw), days)
+    sent = [_message(rng, number, now, days) for number in range(MESSAGES)]
+    world = _moved_world(worlds(rng), days)
     base = Definitions(world.segments, world.journeys, "main", world.traits, world.timezone)
-    groups = draw.sample(sorted(customers(sent, CAPS), key=sorted), 12)
-    readings = [
+    groups = rng.sample(sorted(customers(sent, CAPS), key=sorted), 12)
+    evaluators = [
         Evaluator(entries(own), now, world_of(own, base)) for own in (of_customer(sent, group) for group in groups)
     ]
 
     def drawn(world: World) -> Any:
         while True:
-            rule = _moved(rules(draw, 3, world), days)
-            if SHARE_MIN <= sum(reading.holds(rule, now) for reading in readings) / len(readings) <= SHARE_MAX:
+            rule = _moved(rules(rng, 3, world), days)
+            if SHARE_MIN <= sum(evaluator.holds(rule, now) for evaluator in evaluators) / len(evaluators) <= SHARE_MAX:
                 return rule
 
     segments = {**world.segments, **{f"r{number:02}": drawn(world) for number in range(RULES - len(world.segments))}}
@@ -177,37 +177,37 @@ def _moved(value: Any, days: int) -> Any:
     return value
 
 
-def _message(draw: Random, number: int, now: int, days: int) -> SentMessage:
+def _message(rng: Random, number: int, now: int, days: int) -> SentMessage:
     """Draw a message of one of a few customers, sometimes with a device or address of the next customer."""
-    person = draw.randrange(PEOPLE)
-    t, message_id, source = _instant(draw, now), f"m{number}", draw.choice([*SOURCES, "default"])
+    person = rng.randrange(PEOPLE)
+    t, message_id, source = _instant(rng, now), f"m{number}", rng.choice([*SOURCES, "default"])
     beside = (person + 1) % PEOPLE
     user = {"user_id": f"u{person}"}
-    device = {"anonymous_id": f"d{person if chance(draw, 2) else draw.choice([person, person, beside])}-{number % 2}"}
-    email = {"email": f"p{person if draw.randrange(4) else beside}@example.com"}
-    if chance(draw, 40):
-        previous = draw.choice([f"u{beside}", f"d{person}-0"])
+    device = {"anonymous_id": f"d{person if one_in(rng, 2) else rng.choice([person, person, beside])}-{number % 2}"}
+    email = {"email": f"p{person if rng.randrange(4) else beside}@example.com"}
+    if one_in(rng, 40):
+        previous = rng.choice([f"u{beside}", f"d{person}-0"])
         return SentMessage(t, message_id, "alias", user, previous=previous, source=source)
-    ids = draw.choice([device, device, user, user, device | user, email, email | user])
-    if chance(draw, 5):
-        return SentMessage(t, message_id, "identify", ids, traits=_moved(traits(draw), days), source=source)
-    name = draw.choice([*NAMES, "A", "A", "B"])
-    channel, properties = draw.choice([*CHANNELS, "app"]), plain(_moved(documents(draw), days))
+    ids = rng.choice([device, device, user, user, device | user, email, email | user])
+    if one_in(rng, 5):
+        return SentMessage(t, message_id, "identify", ids, traits=_moved(traits(rng), days), source=source)
+    name = rng.choice([*NAMES, "A", "A", "B"])
+    channel, properties = rng.choice([*CHANNELS, "app"]), plain(_moved(documents(rng), days))
     return SentMessage(t, message_id, "track", ids, name, properties=properties, channel=channel, source=source)
 
 
-def _instant(draw: Random, now: int) -> int:
+def _instant(rng: Random, now: int) -> int:
     """Draw an instant: sometimes during the test or after it, mostly in the last hours and days, sometimes long ago."""
-    match draw.randrange(10):
+    match rng.randrange(10):
         case 0:
-            return now + draw.randrange(30) * SECOND
+            return now + rng.randrange(30) * SECOND
         case 1:
-            return now - draw.randrange(90) * SECOND
+            return now - rng.randrange(90) * SECOND
         case 2 | 3 | 4 | 5:
-            return now - draw.randrange(72) * HOUR
+            return now - rng.randrange(72) * HOUR
         case 6 | 7 | 8:
-            return now - draw.randrange(14) * DAY
-    return now - draw.randrange(400) * DAY
+            return now - rng.randrange(14) * DAY
+    return now - rng.randrange(400) * DAY
 
 
 # -------------------------------------------------------------------------------------------------- the traffic
@@ -218,15 +218,15 @@ class Talk:
     """Client of both servers. It sends each request to a random server, so both must return the same data."""
 
     clients: list[httpx.AsyncClient]
-    draw: Random = field(default_factory=lambda: Random(0))
+    rng: Random = field(default_factory=lambda: Random(0))
 
     async def ask(self, path: str, **parameters: Any) -> Any:
-        answer = await self.draw.choice(self.clients).get(path, params=parameters)
+        answer = await self.rng.choice(self.clients).get(path, params=parameters)
         assert answer.status_code == httpx.codes.OK, answer.text
         return answer.json()
 
     async def post(self, path: str, content: Any) -> Any:
-        answer = await self.draw.choice(self.clients).post(path, json=content)
+        answer = await self.rng.choice(self.clients).post(path, json=content)
         assert answer.is_success, answer.text
         return answer.json()
 
@@ -248,11 +248,11 @@ class Talk:
 
     async def edit(self, key: str, rule: Any) -> None:
         content = {"name": key, "rule": plain(rule)}
-        answer = await self.draw.choice(self.clients).put(f"/v1/segments/{key}", json=content)
+        answer = await self.rng.choice(self.clients).put(f"/v1/segments/{key}", json=content)
         assert answer.is_success, answer.text
 
     async def archive(self, key: str) -> None:
-        answer = await self.draw.choice(self.clients).delete(f"/v1/segments/{key}")
+        answer = await self.rng.choice(self.clients).delete(f"/v1/segments/{key}")
         assert answer.is_success, answer.text
 
     async def versions(self) -> dict[str, int]:
@@ -292,18 +292,18 @@ class Traffic:
     ``version`` is increased with each request, so that readers notice new messages.
     """
 
-    def __init__(self, talk: Talk, keys: Mapping[str, str], sent: Sequence[SentMessage], draw: Random) -> None:
+    def __init__(self, talk: Talk, keys: Mapping[str, str], sent: Sequence[SentMessage], rng: Random) -> None:
         self.talk = talk
         self.keys = keys
-        self.draw = draw
+        self.rng = rng
         self.over = False
         self.version = 0
         self.in_flight = 0
         self.queues: list[list[list[SentMessage]]] = [[] for _ in talk.clients]
-        waiting = draw.sample(sent, len(sent))
+        waiting = rng.sample(sent, len(sent))
         while waiting:
-            batch, waiting = waiting[: (size := draw.randint(1, 5))], waiting[size:]
-            for queue in self.queues if draw.random() < TWIN_SHARE else [draw.choice(self.queues)]:
+            batch, waiting = waiting[: (size := rng.randint(1, 5))], waiting[size:]
+            for queue in self.queues if rng.random() < TWIN_SHARE else [rng.choice(self.queues)]:
                 queue.append(batch)
         self.batches = sum(map(len, self.queues))
         self._open = asyncio.Event()
@@ -322,7 +322,7 @@ class Traffic:
 
     async def _send(self, client: httpx.AsyncClient, queue: list[list[SentMessage]]) -> None:
         while queue:
-            await asyncio.sleep(self.draw.uniform(0, THINK_SECONDS_MAX))
+            await asyncio.sleep(self.rng.uniform(0, THINK_SECONDS_MAX))
             await self._open.wait()
             if queue:
                 await self._send_batch(client, queue.pop(0))
@@ -374,33 +374,33 @@ async def change_definitions(talk: Talk, traffic: Traffic, plan: Plan) -> None:
 # ------------------------------------------------------------------------------------------------- over HTTP
 
 
-async def read_on(talk: Talk, traffic: Traffic, draw: Random) -> Counter[str]:
+async def read_on(talk: Talk, traffic: Traffic, rng: Random) -> Counter[str]:
     """Compare all queries about a random segment until the traffic ends."""
     compared: Counter[str] = Counter()
     while not traffic.over:
-        key = draw.choice(sorted(await talk.versions()))
+        key = rng.choice(sorted(await talk.versions()))
         for attempt in range(LOUD_ATTEMPTS + 1):
             if attempt < LOUD_ATTEMPTS:
-                was_quiet = await ask_all_ways(talk, traffic, key, draw)
+                was_quiet = await ask_all_ways(talk, traffic, key, rng)
             else:
                 async with traffic.paused():
-                    was_quiet = await ask_all_ways(talk, traffic, key, draw)
+                    was_quiet = await ask_all_ways(talk, traffic, key, rng)
             compared["over HTTP" if was_quiet else "too loud"] += 1
             if was_quiet:
                 break
     return compared
 
 
-async def ask_all_ways(talk: Talk, traffic: Traffic, key: str, draw: Random) -> bool:
+async def ask_all_ways(talk: Talk, traffic: Traffic, key: str, rng: Random) -> bool:
     """Compare all queries about a segment. Return False if messages or definitions changed in the meantime."""
     before = (traffic.version, await talk.versions())
     if traffic.in_flight or key not in before[1]:
         return False
-    listed, at = await _members(talk, key, draw)
+    listed, at = await _members(talk, key, rng)
     count = (await talk.ask(f"/v1/segments/{key}/count", as_of=at))["count"]
     answers = [
-        *(f"id:{id}" for id in draw.sample(sorted(listed), min(1, len(listed)))),
-        f"user_id:u{draw.randrange(PEOPLE)}",
+        *(f"id:{id}" for id in rng.sample(sorted(listed), min(1, len(listed)))),
+        f"user_id:u{rng.randrange(PEOPLE)}",
     ]
     explained, own = [], []
     for customer in answers:
@@ -420,9 +420,9 @@ async def ask_all_ways(talk: Talk, traffic: Traffic, key: str, draw: Random) -> 
 _NO_MEMBER = (False, None, None)
 
 
-async def _members(talk: Talk, key: str, draw: Random) -> tuple[dict[str, tuple[bool, str, str | None]], str]:
+async def _members(talk: Talk, key: str, rng: Random) -> tuple[dict[str, tuple[bool, str, str | None]], str]:
     """Return all members of a segment. All pages must show the same instant and must not repeat a customer."""
-    limit = draw.choice([2, 7, 1_000])
+    limit = rng.choice([2, 7, 1_000])
     page = await talk.ask(f"/v1/segments/{key}/members", limit=limit)
     at, items = page["as_of"], page["items"]
     while page["next_cursor"] is not None:
@@ -454,19 +454,19 @@ async def _own(talk: Talk, customer: str, key: str, at: str) -> Any:
 
 async def _found(talk: Talk, path: str, at: str) -> Any:
     """Return the response body, or None if the customer does not exist yet or has another id since a merge."""
-    answer = await talk.draw.choice(talk.clients).get(path, params={"as_of": at})
+    answer = await talk.rng.choice(talk.clients).get(path, params={"as_of": at})
     if answer.status_code == httpx.codes.NOT_FOUND:
         return None
     assert answer.status_code == httpx.codes.OK, answer.text
     return answer.json()
 
 
-async def verify_on(talk: Talk, traffic: Traffic, draw: Random) -> Counter[str]:
+async def verify_on(talk: Talk, traffic: Traffic, rng: Random) -> Counter[str]:
     """Verify segments repeatedly. Each customer is compared within one snapshot, so no customer may differ."""
     compared: Counter[str] = Counter()
     while not traffic.over:
-        for key in draw.sample(versions := sorted(await talk.versions()), len(versions)):
-            answer = await draw.choice(talk.clients).post(f"/v1/segments/{key}/verify")
+        for key in rng.sample(versions := sorted(await talk.versions()), len(versions)):
+            answer = await rng.choice(talk.clients).post(f"/v1/segments/{key}/verify")
             if answer.status_code == httpx.codes.NOT_FOUND:
                 assert key == "r05"  # The segment has been archived in the meantime.
                 continue
@@ -494,7 +494,7 @@ class Frozen:
         yield self._connection
 
 
-async def look_on(inside: Pipeline, traffic: Traffic, draw: Random) -> Counter[str]:
+async def look_on(inside: Pipeline, traffic: Traffic, rng: Random) -> Counter[str]:
     """Compare all rules and customers within one snapshot after the other, with the query code of the API."""
     compared: Counter[str] = Counter()
     while not traffic.over:
@@ -502,13 +502,13 @@ async def look_on(inside: Pipeline, traffic: Traffic, draw: Random) -> Counter[s
             inside.clock.instant = await connection.fetchval("SELECT clock_timestamp()")
             ruleset = await inside.registry.rules.read(connection)
             keys = sorted({entry.key for entry in ruleset.segments} & _OURS)
-            compared["in a snapshot"] += await look(inside, connection, keys, draw)
+            compared["in a snapshot"] += await look(inside, connection, keys, rng)
         await asyncio.sleep(1.5)
     return compared
 
 
 async def look(
-    inside: Pipeline, connection: Connection, keys: Sequence[str], draw: Random, explained: float = 0.2
+    inside: Pipeline, connection: Connection, keys: Sequence[str], rng: Random, explained: float = 0.2
 ) -> int:
     """Compare all rules in one snapshot and return their number.
 
@@ -533,7 +533,7 @@ async def look(
         assert await members.count_members(key, now) == len(listed)
         verified = await verify.verify_segment(key)
         assert (verified.differing, verified.members, verified.customers) == (0, len(listed), len(names)), verified
-        for id in (id for id in sorted(names) if draw.random() * len(names) < explained):
+        for id in (id for id in sorted(names) if rng.random() * len(names) < explained):
             _, why = await single.explain_segment(names[id], key, now)
             assert why.holds == (id in listed), (key, names[id], now)
             assert not why.holds or (why.since, why.valid_until) == listed[id], (key, names[id], now)
@@ -550,9 +550,9 @@ async def check_final_results(talk: Talk, inside: Pipeline, plan: Plan) -> None:
     async with inside.pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
         inside.clock.instant = await connection.fetchval("SELECT clock_timestamp()")
         assert await look(inside, connection, sorted(final.segments), Random(0), explained=EXPLAINED) == RULES - 1
-    draw = Random(0)
+    rng = Random(0)
     for key in final.segments:
-        listed, at = await _members(talk, key, draw)
+        listed, at = await _members(talk, key, rng)
         assert (await talk.ask(f"/v1/segments/{key}/count", as_of=at))["count"] == len(listed)
         verified = await talk.post(f"/v1/segments/{key}/verify", {})
         assert (verified["differing"], verified["customers"]) == (0, len(groups)), verified
@@ -571,7 +571,7 @@ async def check_final_results(talk: Talk, inside: Pipeline, plan: Plan) -> None:
     assert len(ids) == len(groups)
     few = [group for group in groups if len(of_customer(plan.sent, group)) <= 30]
     views = CustomerQueries(inside.pool, inside.registry, inside.settings)
-    for group in draw.sample(few, HISTORIES):
+    for group in rng.sample(few, HISTORIES):
         ids_of = [entry.id for entry in parse_customer_reference(sorted(group)[0], inside.settings)]
         stays = [stay for kind in _KINDS for stay in (await views.list_stays(ids_of, kind, None, as_of, past=True))[1]]
         actual = {

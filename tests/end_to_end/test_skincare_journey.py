@@ -149,7 +149,7 @@ async def test_each_touchpoint_leads_to_the_expected_stage(server: Server) -> No
 
 
 async def test_order_and_batches_do_not_change_the_result(server: Server) -> None:
-    draw = random.Random(6)
+    rng = random.Random(6)
     async with server.client() as client:
         await client.send(*(message(step, "told-once") for step in STORY))
         expected = await history(client, "told-once")
@@ -159,12 +159,12 @@ async def test_order_and_batches_do_not_change_the_result(server: Server) -> Non
             person = f"shuffled-{number}"
             steps = list(STORY)
             if number:
-                draw.shuffle(steps)
+                rng.shuffle(steps)
             else:
                 steps.reverse()
-            steps += draw.sample(steps, 3)
+            steps += rng.sample(steps, 3)
             while steps:
-                size = draw.randint(1, 4)
+                size = rng.randint(1, 4)
                 await client.send(*(message(step, person) for step in steps[:size]))
                 del steps[:size]
             assert await history(client, person) == expected, number

@@ -47,7 +47,7 @@ def test_ten_customers_through_two_servers(make_server: Callable[..., Server], e
     assert [server.stop() for server in servers] == [0, 0]
     assert [event for server in servers for event in server.events() if event["level"] == "error"] == []
 
-    everything = [one for seed in range(2) for one in _messages(random.Random(seed), f"round{seed}-")]
+    everything = [message for seed in range(2) for message in _messages(random.Random(seed), f"round{seed}-")]
     asyncio.run(check_customers(servers[0], everything))
     asyncio.run(_check_histories(empty_database_url, everything))
     check_rebuild(servers[0])
@@ -60,47 +60,45 @@ async def _all_ready(servers: Sequence[Server]) -> None:
         await third.define(DEFINITIONS)
 
 
-def _messages(draw: random.Random, prefix: str) -> list[SentMessage]:
-    return [_message(draw, f"{prefix}m{number}", prefix) for number in range(MESSAGES)]
+def _messages(rng: random.Random, prefix: str) -> list[SentMessage]:
+    return [_message(rng, f"{prefix}m{number}", prefix) for number in range(MESSAGES)]
 
 
-def _message(draw: random.Random, message_id: str, prefix: str) -> SentMessage:
+def _message(rng: random.Random, message_id: str, prefix: str) -> SentMessage:
     """Draw a message of one of ten customers, sometimes with a device or address of the next customer."""
-    person = draw.randrange(PEOPLE)
-    t = T0 + draw.randrange(60 * DAY // HOUR) * HOUR
+    person = rng.randrange(PEOPLE)
+    t = T0 + rng.randrange(60 * DAY // HOUR) * HOUR
     beside = (person + 1) % PEOPLE
-    user, device = f"{prefix}u{person}", f"{prefix}d{draw.choice([person, person, person, beside])}"
-    email = f"{prefix}p{draw.choice([person, person, person, beside])}@example.com"
-    if draw.random() < 0.03:
-        previous = draw.choice([f"{prefix}u{beside}", f"{prefix}d{person}"])
+    user, device = f"{prefix}u{person}", f"{prefix}d{rng.choice([person, person, person, beside])}"
+    email = f"{prefix}p{rng.choice([person, person, person, beside])}@example.com"
+    if rng.random() < 0.03:
+        previous = rng.choice([f"{prefix}u{beside}", f"{prefix}d{person}"])
         return SentMessage(t, message_id, "alias", {"user_id": user}, previous=previous)
-    kinds = draw.choice(
-        [("anonymous_id",), ("user_id", "anonymous_id"), ("user_id",), ("email",), ("email", "user_id")]
-    )
+    kinds = rng.choice([("anonymous_id",), ("user_id", "anonymous_id"), ("user_id",), ("email",), ("email", "user_id")])
     own = {"user_id": user, "email": email, "anonymous_id": device}
     ids = {kind: own[kind] for kind in kinds}
-    if draw.random() < 0.1:
-        return SentMessage(t, message_id, "identify", ids, traits={"plan": draw.choice(["gold", "free", None])})
-    name = draw.choice(["bought", "viewed", "other"])
-    return SentMessage(t, message_id, "track", ids, name=name, properties={"total": draw.randint(0, 9)})
+    if rng.random() < 0.1:
+        return SentMessage(t, message_id, "identify", ids, traits={"plan": rng.choice(["gold", "free", None])})
+    name = rng.choice(["bought", "viewed", "other"])
+    return SentMessage(t, message_id, "track", ids, name=name, properties={"total": rng.randint(0, 9)})
 
 
-async def _hammer(servers: Sequence[Server], key: str, messages: Sequence[SentMessage], draw: random.Random) -> None:
+async def _hammer(servers: Sequence[Server], key: str, messages: Sequence[SentMessage], rng: random.Random) -> None:
     """Send all messages, shuffled, in small batches over many connections, each to one server or both."""
     outcomes: Counter[str] = Counter()
     queues: list[list[list[SentMessage]]] = [[] for _ in servers]
-    waiting = draw.sample(messages, len(messages))
+    waiting = rng.sample(messages, len(messages))
     while waiting:
-        size = draw.randint(1, 6)
+        size = rng.randint(1, 6)
         batch, waiting = waiting[:size], waiting[size:]
-        for queue in queues if draw.random() < TWIN_SHARE else [draw.choice(queues)]:
+        for queue in queues if rng.random() < TWIN_SHARE else [rng.choice(queues)]:
             queue.append(batch)
     sent = sum(len(batch) for queue in queues for batch in queue)
 
     async def send(server: Server, queue: list[list[SentMessage]]) -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
             while queue:
-                messages = [item(one) for one in queue.pop(0)]
+                messages = [item(message) for message in queue.pop(0)]
                 answer = await http.post("/v1/batch", json={"writeKey": key, "batch": messages})
                 assert answer.status_code == 200, answer.text
                 receipt = answer.json()

@@ -67,21 +67,21 @@ def _with(read: str, params: dict[str, str]) -> dict[str, str] | None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_past_read_equals_the_read_at_that_instant(settings: Settings, seed: int) -> None:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     clock = FrozenClock(START)
     async with running_app(settings, clock) as service:
         await define(service)
-        lives = [message for user in CUSTOMERS for message in a_life(chance, user)]
+        lives = [message for user in CUSTOMERS for message in a_life(rng, user)]
         for message in lives:
             await service.send(message)
         edges = _list_edges(await read_everything(service))
-        instants = sorted({*chance.sample(edges, min(4, len(edges))), *(chance.randint(START, END) for _ in range(4))})
+        instants = sorted({*rng.sample(edges, min(4, len(edges))), *(rng.randint(START, END) for _ in range(4))})
         answers_at = {}
         for instant in instants:
             clock.instant = instant
             answers_at[instant] = await read_everything(service)
         clock.instant = END
-        await refresh_some(service, END, chance)
+        await refresh_some(service, END, rng)
         for instant in instants:
             assert await read_everything(service, rfc3339(instant)) == answers_at[instant], rfc3339(instant)
         assert len({str(answers) for answers in answers_at.values()}) > 1
@@ -99,22 +99,22 @@ def _list_edges(answers: dict[str, Any]) -> list[int]:
     return sorted(instant for instant in edges if instant is not None and instant < END)
 
 
-async def refresh_some(service: RunningApp, now: int, chance: random.Random) -> None:
+async def refresh_some(service: RunningApp, now: int, rng: random.Random) -> None:
     """Refresh some customers, and mark others as stale so that reads must replay them."""
     services = service.app.state.services
     ids = [row["id"] for row in await services.pool.fetch("SELECT id FROM customers ORDER BY id")]
     ruleset = services.registry.rules.current
-    chosen = [id for id in ids if chance.random() < 0.5]
+    chosen = [id for id in ids if rng.random() < 0.5]
     await transact(
         services.pool, lambda connection: refresh_customers(connection, chosen, ruleset, now, services.settings)
     )
-    stale = [id for id in ids if chance.random() < 0.3]
+    stale = [id for id in ids if rng.random() < 0.3]
     await services.pool.execute("UPDATE customers SET stale = true WHERE id = ANY($1::uuid[])", stale)
 
 
-async def test_late_messages_change_past_states(settings: Settings, frozen: FrozenClock) -> None:
+async def test_late_messages_change_past_states(settings: Settings, clock: FrozenClock) -> None:
     """A message that arrives late changes reads of past instants."""
-    async with running_app(settings, frozen) as service:
+    async with running_app(settings, clock) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e", "at_least": 2}}, 201)
         await service.send(track("e", timestamp=rfc3339(NOON - 5 * HOUR)))
         params = {"as_of": rfc3339(NOON - 2 * HOUR)}
@@ -133,8 +133,8 @@ async def test_late_messages_change_past_states(settings: Settings, frozen: Froz
         assert (await service.ask("/v1/segments/s/count", params=before))["count"] == 0
 
 
-async def test_read_before_the_first_message_is_empty(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_read_before_the_first_message_is_empty(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"not": {"did": "f"}}}, 201)
         born = NOON - HOUR
         await service.send(track("e", timestamp=rfc3339(born)))
@@ -157,8 +157,8 @@ async def test_read_before_the_first_message_is_empty(settings: Settings, frozen
         assert (await service.ask("/v1/customers/user-1", params=at_birth))["traits"] == {}
 
 
-async def test_past_read_excludes_later_touchpoints_and_links(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_past_read_excludes_later_touchpoints_and_links(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await service.send(
             *[track("e", messageId=f"m-{n}", timestamp=rfc3339(NOON - (9 - n // 2) * HOUR)) for n in range(6)],
             track("e", messageId="m-9", anonymousId="anon-1", timestamp=rfc3339(NOON - HOUR)),
@@ -173,14 +173,14 @@ async def test_past_read_excludes_later_touchpoints_and_links(settings: Settings
         assert len((await service.ask("/v1/customers/user-1/links", params=late))["items"]) == 1
 
 
-async def test_cursor_keeps_the_as_of_of_its_first_page(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_cursor_keeps_the_as_of_of_its_first_page(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e", "within": "1d"}}, 201)
         await service.send(*[track("e", f"user-{n}", timestamp=rfc3339(NOON - 2 * DAY)) for n in range(5)])
         as_of = rfc3339(NOON - 2 * DAY + HOUR)
         first = await service.ask("/v1/segments/s/members", params={"as_of": as_of, "limit": 2})
         assert (len(first["items"]), first["as_of"]) == (2, as_of)
-        frozen.instant += DAY
+        clock.instant += DAY
         rest = {"limit": 3, "cursor": first["next_cursor"]}
         for params in (rest, {**rest, "as_of": as_of}):
             again = await service.ask("/v1/segments/s/members", params=params)
@@ -189,9 +189,9 @@ async def test_cursor_keeps_the_as_of_of_its_first_page(settings: Settings, froz
         assert (await service.ask("/v1/segments/s/members", 400, params=other))["code"] == "bad_request"
 
 
-async def test_cursor_from_the_future_is_refused(settings: Settings, frozen: FrozenClock) -> None:
+async def test_cursor_from_the_future_is_refused(settings: Settings, clock: FrozenClock) -> None:
     """The server accepts a cursor that is ahead of its clock by at most the clock skew between two processes."""
-    async with running_app(settings, frozen) as service:
+    async with running_app(settings, clock) as service:
         await service.send(track("Product Viewed"))
         for path, place in (
             ("segments/engaged/members", ["0" * 32]),
@@ -215,8 +215,8 @@ async def test_unknown_body_field_is_refused(service: RunningApp) -> None:
         assert "as_off" in answer["message"]
 
 
-async def test_entity_tag_depends_on_the_content_only(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_entity_tag_depends_on_the_content_only(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await service.tell("POST", "/v1/segments", {"key": "s", "rule": {"did": "e"}}, 201)
         await service.send(track("e", timestamp=rfc3339(NOON - 2 * HOUR)), track("f", timestamp=rfc3339(NOON - HOUR)))
         path = "/v1/customers/user-1/segments"
@@ -269,8 +269,8 @@ BAD = ["", "x", "now", "2026-01-01", "2026-01-01T00:00:00", "1767225600", "2026-
 
 
 @pytest.mark.parametrize("text", BAD, ids=range(len(BAD)))
-async def test_invalid_as_of_is_refused(settings: Settings, frozen: FrozenClock, text: str) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_invalid_as_of_is_refused(settings: Settings, clock: FrozenClock, text: str) -> None:
+    async with running_app(settings, clock) as service:
         await service.send(track("Product Viewed"))
         paths = [f"customers/user-1{path}" for path in ("", "/journey", "/segments", "/touchpoints", "/links")]
         paths += ["customers/user-1/segments/engaged/explain", "customers/user-1/journeys/six-stage/explain"]
@@ -291,8 +291,8 @@ async def test_invalid_as_of_is_refused(settings: Settings, frozen: FrozenClock,
         "2025-12-31T23:59:59-12:00",
     ],
 )
-async def test_parameter_accepts_all_rfc_3339_forms(settings: Settings, frozen: FrozenClock, text: str) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_parameter_accepts_all_rfc_3339_forms(settings: Settings, clock: FrozenClock, text: str) -> None:
+    async with running_app(settings, clock) as service:
         await service.send(track("Product Viewed", timestamp=rfc3339(NOON - DAY)))
         for written in (text, text.replace("+", "%2B")):
             answer = await service.ask(f"/v1/customers/user-1?as_of={written}")

@@ -33,13 +33,13 @@ def from_address(service: RunningApp, address: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://segue.example.com", headers={"Origin": ORIGIN})
 
 
-async def test_visitor_rate(settings: Settings, frozen: FrozenClock) -> None:
-    async with limited(settings, frozen, visitor_rate="3/minute") as service:
+async def test_visitor_rate(settings: Settings, clock: FrozenClock) -> None:
+    async with limited(settings, clock, visitor_rate="3/minute") as service:
         page, other = WebPage(service), WebPage(service)
         for number in range(2):
             await page.send(did("Looked", messageId=f"m-{number}"))
         assert (await page.get()).status_code == 200
-        frozen.instant += 20 * SECOND + 1
+        clock.instant += 20 * SECOND + 1
         for refused in (await page.post(did("Looked")), await page.get()):
             assert is_problem(refused, 429, "rate_limited")
             assert refused.headers["retry-after"] == "40"
@@ -48,22 +48,22 @@ async def test_visitor_rate(settings: Settings, frozen: FrozenClock) -> None:
         await other.send(did("Looked"))
         for _ in range(5):
             await page.post(did("Looked"), id=page.id, proof=other.proof)
-        frozen.instant += 40 * SECOND - 2
+        clock.instant += 40 * SECOND - 2
         assert (await page.post(did("Looked"))).status_code == 429
-        frozen.instant += 1
+        clock.instant += 1
         await page.send(did("Looked"))
 
 
-async def test_unproven_visitor_claim_does_not_count_for_the_visitor(settings: Settings, frozen: FrozenClock) -> None:
-    async with limited(settings, frozen, visitor_rate="1/minute") as service:
+async def test_unproven_visitor_claim_does_not_count_for_the_visitor(settings: Settings, clock: FrozenClock) -> None:
+    async with limited(settings, clock, visitor_rate="1/minute") as service:
         page, attacker = WebPage(service), WebPage(service)
         for _ in range(5):
             await attacker.send(did("Looked"), id=page.id, proof=attacker.proof)
         await page.send(did("Looked"))
 
 
-async def test_key_rate(settings: Settings, frozen: FrozenClock) -> None:
-    async with limited(settings, frozen, key_rate="2/second") as service:
+async def test_key_rate(settings: Settings, clock: FrozenClock) -> None:
+    async with limited(settings, clock, key_rate="2/second") as service:
         body = {"type": "track", "event": "Looked", "userId": "user-1"}
         keyed = (service.keys.write_key, "")
         answers = [await service.client.post("/v1/track", json=body, auth=keyed) for _ in range(3)]
@@ -71,12 +71,12 @@ async def test_key_rate(settings: Settings, frozen: FrozenClock) -> None:
         assert answers[-1].headers["retry-after"] == "1"
         created = await service.tell("POST", "/v1/keys", {"kind": "write", "source": "default"}, 201)
         assert (await service.client.post("/v1/track", json=body, auth=(created["key"], ""))).status_code == 200
-        frozen.instant += SECOND
+        clock.instant += SECOND
         assert (await service.client.post("/v1/track", json=body, auth=keyed)).status_code == 200
 
 
-async def test_address_rate(settings: Settings, frozen: FrozenClock) -> None:
-    async with limited(settings, frozen, address_rate="2/minute") as service:
+async def test_address_rate(settings: Settings, clock: FrozenClock) -> None:
+    async with limited(settings, clock, address_rate="2/minute") as service:
         async with from_address(service, "192.0.2.1") as one, from_address(service, "192.0.2.2") as two:
             body = {"batch": [], "writeKey": service.keys.write_key}
             assert [(await one.post("/v1/b", json=body)).status_code for _ in range(3)] == [200, 200, 429]
@@ -95,11 +95,11 @@ async def test_address_rate(settings: Settings, frozen: FrozenClock) -> None:
 
 @pytest.mark.parametrize("path", ["/track?data=W10=", "/v1/pixel/track", "/pixel/v1/page", "/sourceConfig/", "/v1/me"])
 async def test_visitor_requests_without_origin_count_for_the_address(
-    settings: Settings, frozen: FrozenClock, path: str
+    settings: Settings, clock: FrozenClock, path: str
 ) -> None:
     """Image requests and batches with a visitor claim count for the address even if they have no Origin header."""
     async with (
-        limited(settings, frozen, address_rate="3/minute") as service,
+        limited(settings, clock, address_rate="3/minute") as service,
         from_address(service, "192.0.2.1") as one,
     ):
         del one.headers["Origin"]
@@ -116,9 +116,9 @@ async def test_visitor_requests_without_origin_count_for_the_address(
             assert (await one.post("/v1/b", json=server_body)).status_code == 200, "a batch of a server does not count"
 
 
-async def test_request_with_origin_and_visitor_counts_once(settings: Settings, frozen: FrozenClock) -> None:
+async def test_request_with_origin_and_visitor_counts_once(settings: Settings, clock: FrozenClock) -> None:
     async with (
-        limited(settings, frozen, address_rate="2/minute") as service,
+        limited(settings, clock, address_rate="2/minute") as service,
         from_address(service, "192.0.2.1") as one,
     ):
         page = WebPage(service)
@@ -126,8 +126,8 @@ async def test_request_with_origin_and_visitor_counts_once(settings: Settings, f
         assert [(await one.post("/v1/b", json=claiming)).status_code for _ in range(3)] == [200, 200, 429]
 
 
-async def test_ipv6_network_counts_as_one_address(settings: Settings, frozen: FrozenClock) -> None:
-    async with limited(settings, frozen, address_rate="1/minute") as service:
+async def test_ipv6_network_counts_as_one_address(settings: Settings, clock: FrozenClock) -> None:
+    async with limited(settings, clock, address_rate="1/minute") as service:
         statuses = {}
         for address in (
             "2001:db8::1",
@@ -149,8 +149,8 @@ async def test_ipv6_network_counts_as_one_address(settings: Settings, frozen: Fr
         }
 
 
-async def test_refused_request_body_is_not_read(settings: Settings, frozen: FrozenClock) -> None:
-    async with limited(settings, frozen, address_rate="1/minute") as service:
+async def test_refused_request_body_is_not_read(settings: Settings, clock: FrozenClock) -> None:
+    async with limited(settings, clock, address_rate="1/minute") as service:
         async with from_address(service, "192.0.2.1") as client:
             await client.post("/v1/m", content=b"")
             read = 0
@@ -165,9 +165,9 @@ async def test_refused_request_body_is_not_read(settings: Settings, frozen: Froz
         assert read <= 1
 
 
-async def test_untrusted_proxy_is_logged_once(settings: Settings, frozen: FrozenClock) -> None:
+async def test_untrusted_proxy_is_logged_once(settings: Settings, clock: FrozenClock) -> None:
     async with (
-        limited(settings, frozen, address_rate="1/minute") as service,
+        limited(settings, clock, address_rate="1/minute") as service,
         from_address(service, "192.0.2.1") as client,
     ):
         with capture_logs() as logs:
@@ -179,8 +179,8 @@ async def test_untrusted_proxy_is_logged_once(settings: Settings, frozen: Frozen
     assert [(entry["event"], entry["proxy"]) for entry in logs] == [("forwarded_for.ignored", "192.0.2.1")]
 
 
-async def test_without_limits_no_request_is_refused(settings: Settings, frozen: FrozenClock) -> None:
-    async with limited(settings, frozen) as service:
+async def test_without_limits_no_request_is_refused(settings: Settings, clock: FrozenClock) -> None:
+    async with limited(settings, clock) as service:
         page = WebPage(service)
         for _ in range(5):
             await page.send(did("Looked"))

@@ -34,7 +34,7 @@ MAPPING = check_mapping(FileMapping(columns=COLUMNS, zone="Europe/Berlin"))
 
 @dataclass
 class Importer:
-    one: Pipeline
+    pipeline: Pipeline
 
     async def __call__(
         self,
@@ -44,24 +44,26 @@ class Importer:
         source: str = "default",
         **options: str,
     ) -> ImportReport:
-        one = self.one
+        pipeline = self.pipeline
         if kind is not None and mapping is MAPPING:
             mapping = mapping_of(path, kind, None)
-        form = file_reader_of(mapping, kind, options, one.settings.limits, one.clock.now)
-        into = ImportTarget(one.ingest, one.registry.access.current.sources[source], one.settings, one.clock)
+        form = file_reader_of(mapping, kind, options, pipeline.settings.limits, pipeline.clock.now)
+        into = ImportTarget(
+            pipeline.ingest, pipeline.registry.access.current.sources[source], pipeline.settings, pipeline.clock
+        )
         return await import_file(path, form, into, lambda _: None)
 
     async def stored(self) -> Any:
-        touchpoints = await self.one.pool.fetch(
+        touchpoints = await self.pipeline.pool.fetch(
             "SELECT message_id, carried, name, channel, occurred_at, properties, context FROM touchpoints ORDER BY 1"
         )
-        return [tuple(row) for row in touchpoints], await self.one.rows("")
+        return [tuple(row) for row in touchpoints], await self.pipeline.rows("")
 
 
 @asynccontextmanager
 async def importing(database_url: str) -> AsyncIterator[Importer]:
-    async with running_pipeline(database_url, NOW) as one:
-        yield Importer(one)
+    async with running_pipeline(database_url, NOW) as pipeline:
+        yield Importer(pipeline)
 
 
 @pytest.fixture
@@ -80,28 +82,28 @@ def faults(path: Path) -> list[tuple[int, str]]:
 # ------------------------------------------------------------------------------------------------- exactly once
 
 
-def _rows(draw: Random) -> list[dict[str, str]]:
+def _rows(rng: Random) -> list[dict[str, str]]:
     """Return random rows of a few customers. Some rows are equal, and some have a message id."""
     rows = []
-    for number in range(draw.randint(20, 60)):
+    for number in range(rng.randint(20, 60)):
         rows.append(
             {
-                "Customer": draw.choice(["", "c1", "c2", "c3"]),
-                "Mail": draw.choice(["", "a@example.com", "B@example.com"]),
-                "Card": draw.choice(["", "LC-1", "LC-2"]) or "LC-3",
-                "When": f"2026-05-0{draw.randint(1, 4)} 1{draw.randint(0, 9)}:00:00",
-                "What": draw.choice(["Order Completed", "Store Visited", "größer"]),
-                "Total": draw.choice(["", "19.90", "007", "1e3", 'a "quote",\nand a line']),
-                "Id": draw.choice(["", "", f"own-{number}"]),
+                "Customer": rng.choice(["", "c1", "c2", "c3"]),
+                "Mail": rng.choice(["", "a@example.com", "B@example.com"]),
+                "Card": rng.choice(["", "LC-1", "LC-2"]) or "LC-3",
+                "When": f"2026-05-0{rng.randint(1, 4)} 1{rng.randint(0, 9)}:00:00",
+                "What": rng.choice(["Order Completed", "Store Visited", "größer"]),
+                "Total": rng.choice(["", "19.90", "007", "1e3", 'a "quote",\nand a line']),
+                "Id": rng.choice(["", "", f"own-{number}"]),
             }
         )
-    return rows + draw.choices(rows, k=15)
+    return rows + rng.choices(rows, k=15)
 
 
-def _write(path: Path, rows: list[dict[str, str]], draw: Random) -> None:
-    columns = draw.sample(list(rows[0]), len(rows[0]))
-    with path.open("w", newline="", encoding=draw.choice(["utf-8", "utf-8-sig"])) as file:
-        out = csv.DictWriter(file, columns, delimiter=draw.choice(",;\t"), lineterminator=draw.choice(["\n", "\r\n"]))
+def _write(path: Path, rows: list[dict[str, str]], rng: Random) -> None:
+    columns = rng.sample(list(rows[0]), len(rows[0]))
+    with path.open("w", newline="", encoding=rng.choice(["utf-8", "utf-8-sig"])) as file:
+        out = csv.DictWriter(file, columns, delimiter=rng.choice(",;\t"), lineterminator=rng.choice(["\n", "\r\n"]))
         out.writeheader()
         out.writerows(rows)
 
@@ -110,12 +112,12 @@ def _write(path: Path, rows: list[dict[str, str]], draw: Random) -> None:
 async def test_import_is_independent_of_order_splits_and_repetition(
     database_url: str, tmp_path: Path, seed: int
 ) -> None:
-    draw = Random(seed)
+    rng = Random(seed)
     mapping = msgspec.structs.replace(MAPPING, columns={**COLUMNS, "Id": "message_id"})
     async with importing(database_url) as importer:
-        rows = _rows(draw)
+        rows = _rows(rng)
         whole = tmp_path / "whole.csv"
-        _write(whole, rows, draw)
+        _write(whole, rows, rng)
         first = await importer(whole, mapping)
         own = {row["Id"] for row in rows if row["Id"]}
         assert first.accepted == len(own) + sum(not row["Id"] for row in rows)
@@ -123,14 +125,14 @@ async def test_import_is_independent_of_order_splits_and_repetition(
         expected = await importer.stored()
         assert len(expected[0]) == first.accepted
 
-        await importer.one.pool.execute(f"TRUNCATE {TABLES}")
-        draw.shuffle(rows)
+        await importer.pipeline.pool.execute(f"TRUNCATE {TABLES}")
+        rng.shuffle(rows)
         # Equal rows must stay in one file, because their ids contain the number of the copy within the file.
         kinds = sorted({repr(row) for row in rows})
-        left = set(draw.sample(kinds, len(kinds) // 2))
+        left = set(rng.sample(kinds, len(kinds) // 2))
         parts = [tmp_path / "left.csv", tmp_path / "right.csv"]
         for path, is_left in zip(parts, (True, False), strict=True):
-            _write(path, [row for row in rows if (repr(row) in left) == is_left], draw)
+            _write(path, [row for row in rows if (repr(row) in left) == is_left], rng)
         accepted = [(await importer(path, mapping)).accepted for path in (*parts[::-1], *parts)]
         assert sum(accepted) == first.accepted
         assert accepted[2:] == [0, 0]
@@ -140,7 +142,7 @@ async def test_import_is_independent_of_order_splits_and_repetition(
 async def test_resumed_import_numbers_equal_rows_as_before(importer: Importer, tmp_path: Path) -> None:
     path = tmp_path / "equal.csv"
     path.write_text("Customer;When;What\n" + "c1;2026-05-04 10:00:00;Bought\n" * 2_500)
-    stopped = importer.one.ingest.submit
+    stopped = importer.pipeline.ingest.submit
     batches = 0
 
     async def submit(submission: Any) -> Any:
@@ -150,7 +152,7 @@ async def test_resumed_import_numbers_equal_rows_as_before(importer: Importer, t
             raise KeyboardInterrupt
         return await stopped(submission)
 
-    importer.one.ingest.submit = submit  # type: ignore[method-assign]  # raises as Ctrl-C between two batches does
+    importer.pipeline.ingest.submit = submit  # type: ignore[method-assign]  # raises as Ctrl-C between two batches does
     with pytest.raises(KeyboardInterrupt):
         await importer(path)
     report = await importer(path)
@@ -160,19 +162,19 @@ async def test_resumed_import_numbers_equal_rows_as_before(importer: Importer, t
 
 async def _stop_after_a_batch(importer: Importer, path: Path, mapping: FileMapping) -> None:
     """Import the first batch, then raise KeyboardInterrupt as Ctrl-C would."""
-    going = importer.one.ingest.submit
+    going = importer.pipeline.ingest.submit
 
     async def submit(submission: Any) -> Any:
         if b"m-1001" in submission.envelope.items[0]:
             raise KeyboardInterrupt
         return await going(submission)
 
-    importer.one.ingest.submit = submit  # type: ignore[method-assign]  # raises as Ctrl-C between two batches does
+    importer.pipeline.ingest.submit = submit  # type: ignore[method-assign]  # raises as Ctrl-C between two batches does
     try:
         with pytest.raises(KeyboardInterrupt):
             await importer(path, mapping)
     finally:
-        importer.one.ingest.submit = going  # type: ignore[method-assign]
+        importer.pipeline.ingest.submit = going  # type: ignore[method-assign]
 
 
 async def test_changed_mapping_or_source_restarts_the_import(importer: Importer, tmp_path: Path) -> None:
@@ -188,7 +190,7 @@ async def test_changed_mapping_or_source_restarts_the_import(importer: Importer,
     assert faults(path) == []
 
     await _stop_after_a_batch(importer, path, mended)
-    await importer.one.registry.sources.create("till", "till")
+    await importer.pipeline.registry.sources.create("till", "till")
     report = await importer(path, mended, source="till")
     assert (report.resumed_at_line, report.lines) == (0, 1_500)
 
@@ -223,7 +225,7 @@ async def test_skipped_rows_quotes_and_invalid_rows(importer: Importer, tmp_path
     assert "UTF-8" in errors[10]
     originals = [json.loads(line)["original"] for line in errors_path(path).read_text().splitlines()]
     assert "c1;04/05/2026;Bought" in originals
-    rows = await importer.one.pool.fetch("SELECT properties, occurred_at FROM touchpoints ORDER BY occurred_at")
+    rows = await importer.pipeline.pool.fetch("SELECT properties, occurred_at FROM touchpoints ORDER BY occurred_at")
     assert [json.loads(row["properties"]) for row in rows] == [
         {"note": "two\nlines; quoted", "note_5": "b", "column_6": "c"},
         {},
@@ -266,7 +268,7 @@ async def test_export_of_a_tool_is_read_by_its_connector(importer: Importer, tmp
     report = await importer(path, kind="sendgrid")
     assert (report.accepted, report.duplicate, report.rejected) == (3, 1, 2)
     assert [line for line, _ in faults(path)] == [3, 4]
-    names = await importer.one.pool.fetch("SELECT DISTINCT name, channel FROM touchpoints")
+    names = await importer.pipeline.pool.fetch("SELECT DISTINCT name, channel FROM touchpoints")
     assert [tuple(row) for row in names] == [("email.opened", "email")]
     with pytest.raises(MappingRefused, match="no built-in mapping reads CSV files of sendgrid"):
         await importer(tmp_path / "events.csv", kind="sendgrid")
@@ -279,7 +281,7 @@ async def test_erasure_requests_in_an_export_are_queued(importer: Importer, tmp_
     payload = {"shop_domain": "shop.example.com", "customer": {"id": 115}}
     path.write_text(json.dumps({"topic": "customers/redact", "payload": payload}))
     assert (await importer(path, kind="shopify")).erasures == 1
-    row = await importer.one.pool.fetchrow("SELECT kind, value FROM erasure_requests")
+    row = await importer.pipeline.pool.fetchrow("SELECT kind, value FROM erasure_requests")
     assert row is not None
     assert tuple(row) == ("shopify_customer", "115")
 
@@ -330,7 +332,7 @@ async def test_built_in_mappings_resolve_to_one_customer(importer: Importer, tmp
         path.write_text(text)
         report = await importer(path, kind=kind)
         assert (report.accepted, faults(path)) == (1, [])
-    rows = await importer.one.pool.fetch(
+    rows = await importer.pipeline.pool.fetch(
         "SELECT name, channel, properties, context FROM touchpoints WHERE name IS NOT NULL ORDER BY occurred_at"
     )
     errors = [(row["name"], row["channel"], json.loads(row["properties"])) for row in rows]
@@ -341,5 +343,5 @@ async def test_built_in_mappings_resolve_to_one_customer(importer: Importer, tmp
         ("Order Completed", "in_store", {"order_id": "B-7", "store": "Berlin", "total": 5}),
     ]
     assert json.loads(rows[2]["context"])["private"] == {"reason": "zu groß"}
-    groups = await importer.one.groups("")
+    groups = await importer.pipeline.groups("")
     assert groups == {frozenset({"email:user@example.com", "loyalty_card:LC-9"})}

@@ -26,43 +26,43 @@ def viewed(number: int, **ids: str) -> dict[str, Any]:
     return item(SentMessage(NOW - SECOND, f"m{number}", "track", ids or {"user_id": f"u{number}"}, name="viewed"))
 
 
-async def record_statements(one: Pipeline, messages: list[dict[str, Any]]) -> list[str]:
+async def record_statements(pipeline: Pipeline, messages: list[dict[str, Any]]) -> list[str]:
     """Return the statements of one flush, including BEGIN and COMMIT, on connections that have loaded their types."""
     statements: list[str] = []
-    connections = [await one.pool.acquire() for _ in range(one.pool.get_max_size())]
+    connections = [await pipeline.pool.acquire() for _ in range(pipeline.pool.get_max_size())]
     for connection in connections:
         for query in (event_log._APPEND, graph_writes._INSERT_IDENTITIES, writes._WRITE_CUSTOMERS):
             await connection.prepare(query)
         connection.add_query_logger(lambda record: statements.append(record.query))
     for connection in connections:
-        await one.pool.release(connection)
-    await one.send(messages)
+        await pipeline.pool.release(connection)
+    await pipeline.send(messages)
     return statements
 
 
 async def test_flush_takes_the_same_statements_for_any_size(database_url: str) -> None:
     counts = []
     for size in (1, 2_500):
-        async with running_pipeline(database_url, NOW, flush_messages_max=10_000) as one:
+        async with running_pipeline(database_url, NOW, flush_messages_max=10_000) as pipeline:
             body = [viewed(size * 10_000 + number) for number in range(size)]
-            counts.append(len(await record_statements(one, body)))
+            counts.append(len(await record_statements(pipeline, body)))
     assert counts[0] == counts[1] <= 8
 
 
 async def test_merge_statement_runs_only_in_a_flush_that_merges(database_url: str) -> None:
     counts = []
     for size in (1, 50):
-        async with running_pipeline(database_url, NOW) as one:
+        async with running_pipeline(database_url, NOW) as pipeline:
             first, last = size * 10_000, size * 10_000 + size
-            await one.send([viewed(number, anonymous_id=f"d{number}") for number in range(first, last)])
+            await pipeline.send([viewed(number, anonymous_id=f"d{number}") for number in range(first, last)])
             more = [viewed(100_000 + number, anonymous_id=f"d{number}") for number in range(first, last)]
-            statements = await record_statements(one, more)
+            statements = await record_statements(pipeline, more)
             assert writes._MERGE_CUSTOMERS not in statements
             login = [
                 viewed(200_000 + number, user_id=f"u{number}", anonymous_id=f"d{number}")
                 for number in range(first, last)
             ]
-            statements = await record_statements(one, login)
+            statements = await record_statements(pipeline, login)
             assert statements.count(writes._MERGE_CUSTOMERS) == statements.count(graph_writes._WRITE_GRAPH) == 1
             counts.append(len(statements))
     assert counts[0] == counts[1]
@@ -70,15 +70,15 @@ async def test_merge_statement_runs_only_in_a_flush_that_merges(database_url: st
 
 async def test_hot_statements_use_indexes(database_url: str) -> None:
     """Each statement of the flush uses an index if the tables have many rows and current statistics."""
-    async with running_pipeline(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as pipeline:
         for start in range(0, 4_000, 1_000):
-            await one.send(
+            await pipeline.send(
                 [
                     viewed(start + number, user_id=f"u{start + number}", anonymous_id=f"d{start + number}")
                     for number in range(1_000)
                 ]
             )
-        async with one.pool.acquire() as connection:
+        async with pipeline.pool.acquire() as connection:
             await connection.execute("ANALYZE")
             ids = [row["id"] for row in await connection.fetch("SELECT id FROM identities LIMIT 3")]
             for query, arguments in (
@@ -110,16 +110,16 @@ async def test_message_whose_projection_fails_is_deferred_alone(
             raise Poison
         return await real(connection, messages, *rest)
 
-    async with running_pipeline(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as pipeline:
         with monkeypatch.context() as patched:
             patched.setattr(group_commit, "project_messages", project)
-            receipt = await one.send([viewed(number) for number in range(20)])
+            receipt = await pipeline.send([viewed(number) for number in range(20)])
         assert (receipt.accepted, receipt.rejected, receipt.projected) == (20, 0, False)
-        assert len(await one.groups("u")) == 19
-        assert await one.worker.project_deferred() == 1
-        assert len(await one.groups("u")) == 20
-        assert await one.worker.project_deferred() == 0
-        assert await one.pool.fetchval("SELECT count(*) FROM deferred") == 0
+        assert len(await pipeline.groups("u")) == 19
+        assert await pipeline.worker.project_deferred() == 1
+        assert len(await pipeline.groups("u")) == 20
+        assert await pipeline.worker.project_deferred() == 0
+        assert await pipeline.pool.fetchval("SELECT count(*) FROM deferred") == 0
 
 
 async def test_all_messages_are_deferred_if_every_projection_fails(
@@ -133,15 +133,15 @@ async def test_all_messages_are_deferred_if_every_projection_fails(
         tried += 1
         raise Poison
 
-    async with running_pipeline(database_url, NOW) as one:
+    async with running_pipeline(database_url, NOW) as pipeline:
         with monkeypatch.context() as patched:
             patched.setattr(group_commit, "project_messages", project)
-            receipt = await one.send([viewed(number) for number in range(512)])
+            receipt = await pipeline.send([viewed(number) for number in range(512)])
         assert (receipt.accepted, receipt.projected) == (512, False)
         assert tried < 30
-        while await one.worker.project_deferred():
+        while await pipeline.worker.project_deferred():
             pass
-        assert len(await one.groups("u")) == 512
+        assert len(await pipeline.groups("u")) == 512
 
 
 async def test_unstorable_message_is_rejected_alone(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,46 +153,50 @@ async def test_unstorable_message_is_rejected_alone(database_url: str, monkeypat
         return await real(connection, keys, messages, refused)
 
     monkeypatch.setattr(group_commit, "append_messages", append)
-    async with running_pipeline(database_url, NOW) as one:
-        receipt = await one.send([viewed(number) for number in range(8)])
+    async with running_pipeline(database_url, NOW) as pipeline:
+        receipt = await pipeline.send([viewed(number) for number in range(8)])
         assert (receipt.accepted, receipt.duplicate, receipt.rejected) == (7, 0, 1)
         assert [rejection.code for rejection in receipt.rejections] == ["unstorable"]
         assert receipt.rejections[0].index == 3
-        assert await one.pool.fetchval("SELECT count(*) FROM quarantine WHERE code = 'unstorable'") == 1
+        assert await pipeline.pool.fetchval("SELECT count(*) FROM quarantine WHERE code = 'unstorable'") == 1
 
 
 async def test_conflicting_twin_is_a_duplicate_and_is_quarantined(database_url: str) -> None:
-    async with running_pipeline(database_url, NOW) as one:
-        await one.send([viewed(1)])
+    async with running_pipeline(database_url, NOW) as pipeline:
+        await pipeline.send([viewed(1)])
         twin = viewed(1)
         twin["event"] = "bought"
-        receipt = await one.send([twin, viewed(1)])
+        receipt = await pipeline.send([twin, viewed(1)])
         assert (receipt.accepted, receipt.duplicate) == (0, 2)
-        rows = await one.pool.fetch("SELECT code, message_id, original FROM quarantine")
+        rows = await pipeline.pool.fetch("SELECT code, message_id, original FROM quarantine")
         assert [(row["code"], row["message_id"]) for row in rows] == [("conflicting_twin", "m1")]
         assert b"bought" in rows[0]["original"]
-        assert await one.pool.fetchval("SELECT name FROM touchpoints") == "viewed"
+        assert await pipeline.pool.fetchval("SELECT name FROM touchpoints") == "viewed"
 
 
 async def test_full_queue_refuses_requests_and_loses_none(database_url: str) -> None:
-    async with running_pipeline(database_url, NOW, queue_bytes_max=2_000) as one:
-        sent = [asyncio.create_task(one.send([viewed(number)])) for number in range(200)]
+    async with running_pipeline(database_url, NOW, queue_bytes_max=2_000) as pipeline:
+        sent = [asyncio.create_task(pipeline.send([viewed(number)])) for number in range(200)]
         answers = await asyncio.gather(*sent, return_exceptions=True)
         refused = [answer for answer in answers if isinstance(answer, Overloaded)]
         accepted = [answer for answer in answers if not isinstance(answer, BaseException)]
         assert len(refused) + len(accepted) == 200
         assert refused
         assert int(refused[0].headers["Retry-After"]) >= 1
-        assert await one.pool.fetchval("SELECT count(*) FROM touchpoints") == len(accepted) > 0
-        assert (await one.send([viewed(999)])).accepted == 1
+        assert await pipeline.pool.fetchval("SELECT count(*) FROM touchpoints") == len(accepted) > 0
+        assert (await pipeline.send([viewed(999)])).accepted == 1
 
 
 async def test_waiting_requests_share_a_commit(database_url: str) -> None:
-    async with running_pipeline(database_url, NOW) as one:
-        before = await one.pool.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
-        await asyncio.gather(*(one.send([viewed(number)]) for number in range(200)))
-        await one.pool.execute("SELECT pg_stat_force_next_flush()")
+    async with running_pipeline(database_url, NOW) as pipeline:
+        before = await pipeline.pool.fetchval(
+            "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+        )
+        await asyncio.gather(*(pipeline.send([viewed(number)]) for number in range(200)))
+        await pipeline.pool.execute("SELECT pg_stat_force_next_flush()")
         await asyncio.sleep(1.1)
-        after = await one.pool.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
-        assert await one.pool.fetchval("SELECT count(*) FROM touchpoints") == 200
+        after = await pipeline.pool.fetchval(
+            "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+        )
+        assert await pipeline.pool.fetchval("SELECT count(*) FROM touchpoints") == 200
         assert after - before < 50

@@ -45,8 +45,8 @@ def viewed(number: int, **members: Any) -> dict[str, Any]:
 
 @pytest.fixture
 async def pipeline(database_url: str) -> AsyncIterator[Pipeline]:
-    async with running_pipeline(database_url, NOW) as one:
-        yield one
+    async with running_pipeline(database_url, NOW) as pipeline:
+        yield pipeline
 
 
 async def send(

@@ -34,7 +34,7 @@ RULES: dict[str, Any] = {
 
 
 async def send_customers(service: RunningApp, customers: int = 40) -> None:
-    chance = random.Random(5)
+    rng = random.Random(5)
     await service.tell("POST", "/v1/segments", {"key": "viewers", "rule": {"did": "b", "within": "12h"}}, 201)
     stages = [{"key": "first", "rule": {"did": "a"}}, {"key": "second", "rule": {"did": "b"}}]
     await service.tell("POST", "/v1/journeys", {"key": "trip", "stages": stages}, 201)
@@ -42,15 +42,15 @@ async def send_customers(service: RunningApp, customers: int = 40) -> None:
     for n in range(customers):
         user, at = f"user-{n}", rfc3339(NOON - 20 * HOUR)
         messages.append({"type": "identify", "userId": user, "timestamp": at, 
-                         "traits": {"plan": chance.choice(["pro", "free"])}})  # fmt: skip
-        for _ in range(chance.randint(0, 4)):
-            messages.append(track(chance.choice("abc"), user, timestamp=rfc3339(NOON - chance.randint(-2, 15) * HOUR)))
+                         "traits": {"plan": rng.choice(["pro", "free"])}})  # fmt: skip
+        for _ in range(rng.randint(0, 4)):
+            messages.append(track(rng.choice("abc"), user, timestamp=rfc3339(NOON - rng.randint(-2, 15) * HOUR)))
     await service.send(*[{**message, "messageId": f"m-{n}"} for n, message in enumerate(messages)])
 
 
 @pytest.fixture
-async def populated_app(settings: Settings, frozen: FrozenClock) -> AsyncIterator[RunningApp]:
-    async with running_app(settings, frozen) as service:
+async def populated_app(settings: Settings, clock: FrozenClock) -> AsyncIterator[RunningApp]:
+    async with running_app(settings, clock) as service:
         await send_customers(service)
         yield service
 
@@ -150,14 +150,14 @@ async def test_preview_with_enough_time_is_exact(populated_app: RunningApp) -> N
 
 def test_estimate_interval_has_95_percent_coverage() -> None:
     """About 95 % of the intervals contain the true count. If all customers were scanned, the count is exact."""
-    chance = random.Random(3)
+    rng = random.Random(3)
     total = 20_000
     for share in (0.003, 0.05, 0.5, 0.98):
         members = round(share * total)
         base = [True] * members + [False] * (total - members)
         hits = 0
         for _ in range(400):
-            count = sum(chance.sample(base, 500))
+            count = sum(rng.sample(base, 500))
             estimate, low, high = _estimate_total(count, 500, total)
             assert low <= estimate <= high
             hits += low <= members <= high

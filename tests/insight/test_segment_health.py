@@ -34,9 +34,9 @@ async def members(service: RunningApp, key: str) -> set[str]:
     return {member["id"] for member in await service.all_of(f"/v1/segments/{key}/members")}
 
 
-async def test_overlaps_match_the_member_lists(settings: Settings, frozen: FrozenClock) -> None:
-    chance = random.Random(11)
-    async with running_app(settings, frozen) as service:
+async def test_overlaps_match_the_member_lists(settings: Settings, clock: FrozenClock) -> None:
+    rng = random.Random(11)
+    async with running_app(settings, clock) as service:
         await define_only(
             service,
             a={"did": "a"},
@@ -46,7 +46,7 @@ async def test_overlaps_match_the_member_lists(settings: Settings, frozen: Froze
             none={"did": "never"},
             all={"everyone": True},
         )
-        messages = [track(chance.choice("aabd"), f"user-{n % 50}", messageId=f"m-{n}") for n in range(120)]
+        messages = [track(rng.choice("aabd"), f"user-{n % 50}", messageId=f"m-{n}") for n in range(120)]
         await service.send(*messages, track("c", "user-50"))
         await run_worker(service)
         report = await service.ask("/v1/segment-health")
@@ -73,8 +73,8 @@ async def test_overlaps_match_the_member_lists(settings: Settings, frozen: Froze
         assert report["tiny"] == ["c"]
 
 
-async def test_near_duplicates_and_same_meaning(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_near_duplicates_and_same_meaning(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await define_only(
             service,
             one={"did": "e", "where": {"a": 1, "b": 2}},
@@ -94,15 +94,15 @@ async def test_near_duplicates_and_same_meaning(settings: Settings, frozen: Froz
         assert [sorted(keys) for keys in report["same_meaning"]] == [["one", "same"]]
 
 
-async def test_reads_of_segments_are_counted(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_reads_of_segments_are_counted(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await define_only(service, listed={"did": "e"}, counted={"did": "e"}, unread={"did": "e"})
         await service.send(track("e"))
         await run_worker(service)
         await age_definitions(service)
         assert (await service.ask("/v1/segment-health"))["never_read"] == ["counted", "listed", "unread"]
         await members(service, "listed")
-        frozen.instant += 5
+        clock.instant += 5
         await service.ask("/v1/segments/counted/count")
         await service.ask("/v1/segments/counted/count")
         await service.ask("/v1/segments/none/count", 404)
@@ -113,13 +113,13 @@ async def test_reads_of_segments_are_counted(settings: Settings, frozen: FrozenC
             "listed": (1, rfc3339(NOON)),
             "unread": (0, None),
         }
-    async with running_app(settings, frozen) as second:
+    async with running_app(settings, clock) as second:
         second.keys = service.keys
         await second.ask("/v1/segments/counted/count")
         assert (
             await second.app.state.services.pool.fetchval("SELECT reads FROM segment_reads WHERE key = 'counted'")
         ) == 2
-    async with running_app(settings, frozen) as third:
+    async with running_app(settings, clock) as third:
         third.keys = service.keys
         segment = next(
             segment for segment in (await third.ask("/v1/segment-health"))["segments"] if segment["key"] == "counted"
@@ -127,8 +127,8 @@ async def test_reads_of_segments_are_counted(settings: Settings, frozen: FrozenC
         assert segment["reads"] == 3, "a stopping service stores its counts"
 
 
-async def test_stale_segments(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_stale_segments(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await define_only(
             service, old={"did": "e"}, left={"did": "e", "within": "30d"}, never={"did": "x"}, new={"did": "f"}
         )
@@ -146,15 +146,15 @@ async def test_stale_segments(settings: Settings, frozen: FrozenClock) -> None:
             "new": rfc3339(NOON - 5 * DAY),
         }
         assert report["stale"] == ["never", "old"]
-        frozen.instant += 20 * DAY
+        clock.instant += 20 * DAY
         assert (await service.ask("/v1/segment-health"))["stale"] == ["left", "never", "old"]
 
 
 async def test_many_customers_are_sampled(
-    settings: Settings, frozen: FrozenClock, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app.insight.segment_health, "SAMPLE_CUSTOMERS", 100)
-    async with running_app(settings, frozen) as service:
+    async with running_app(settings, clock) as service:
         await define_only(service, a={"did": "e"}, b={"not": {"did": "f"}})
         await service.send(*[track("e", f"user-{n}") for n in range(400)])
         await run_worker(service)
@@ -166,8 +166,8 @@ async def test_many_customers_are_sampled(
         assert {segment["members"] for segment in report["segments"]} == {400}
 
 
-async def test_flags_require_a_backfilled_and_old_definition(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_flags_require_a_backfilled_and_old_definition(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await service.send(track("e", timestamp=rfc3339(NOON - 100 * DAY)))
         await define_only(service, s={"did": "e"}, none={"did": "never"})
 
@@ -193,9 +193,9 @@ async def test_flags_require_a_backfilled_and_old_definition(settings: Settings,
 
 async def test_overlap_search_does_not_block_the_event_loop() -> None:
     """Half a million pairs of segments have the same overlaps as a slow count. The event loop never pauses for long."""
-    chance = random.Random(4)
+    rng = random.Random(4)
     customers = range(app.insight.segment_health.SAMPLE_CUSTOMERS)
-    sets = {f"s{n:03}": sum(1 << place for place in chance.sample(customers, 60)) for n in range(1_000)}
+    sets = {f"s{n:03}": sum(1 << place for place in rng.sample(customers, 60)) for n in range(1_000)}
     pauses = []
 
     async def measure_pauses() -> None:

@@ -123,14 +123,14 @@ async def test_pause_of_half_an_hour_splits_sessions(service: RunningApp, gap: i
 
 @pytest.mark.parametrize(("gap", "open"), [(HALF_HOUR - 1, True), (HALF_HOUR, False)])
 async def test_open_session_now_and_in_the_past(
-    settings: Settings, frozen: FrozenClock, start: Start, gap: int, open: bool
+    settings: Settings, clock: FrozenClock, start: Start, gap: int, open: bool
 ) -> None:
-    async with start(settings, frozen) as service:
-        frozen.instant -= gap
+    async with start(settings, clock) as service:
+        clock.instant -= gap
         await service.send(view(NOON - BEGIN - gap), view(NOON - BEGIN - gap - HOUR))
-        frozen.instant += gap
+        clock.instant += gap
         assert [session["open"] for session in await sessions(service)] == [open, False]
-        frozen.instant += HOUR
+        clock.instant += HOUR
         assert [session["open"] for session in await sessions(service)] == [False, False]
         assert [session["open"] for session in await sessions(service, as_of=rfc3339(NOON))] == [open, False]
 
@@ -150,25 +150,25 @@ async def test_later_touchpoints_are_excluded_by_as_of(service: RunningApp) -> N
     }
 
 
-async def test_future_touchpoint_belongs_to_no_session(settings: Settings, frozen: FrozenClock, start: Start) -> None:
-    async with start(settings, frozen) as service:
+async def test_future_touchpoint_belongs_to_no_session(settings: Settings, clock: FrozenClock, start: Start) -> None:
+    async with start(settings, clock) as service:
         await service.send(view(NOON - BEGIN), view(NOON - BEGIN + 10 * MINUTE))
         assert await sizes(service) == [1]
-        frozen.instant += 10 * MINUTE
+        clock.instant += 10 * MINUTE
         assert await sizes(service) == [2]
 
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_sessions_are_independent_of_order_and_batches(service: RunningApp, seed: int) -> None:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     gaps = [0, 1, MINUTE, HALF_HOUR - 1, HALF_HOUR, HALF_HOUR + 1]
     paths = ["/", "/hats", "/?utm_source=news&utm_medium=email&utm_campaign=may", "/?gclid=abc"]
     at, messages = 0, []
     for number in range(25):
-        at += chance.choice(gaps)
-        kind = chance.randrange(3)
-        fields = {"id": f"m-{chance.randrange(5)}-{number}", "by": chance.choice(["laptop", "phone"])}
-        messages.append(view(at, chance.choice(paths), **fields) if kind else did(at, **fields))
+        at += rng.choice(gaps)
+        kind = rng.randrange(3)
+        fields = {"id": f"m-{rng.randrange(5)}-{number}", "by": rng.choice(["laptop", "phone"])}
+        messages.append(view(at, rng.choice(paths), **fields) if kind else did(at, **fields))
     messages += [login(0, "user-1", "laptop"), login(1, "user-1", "phone")]
 
     def with_prefix(message: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -184,9 +184,9 @@ async def test_sessions_are_independent_of_order_and_batches(service: RunningApp
 
     await service.send(*(with_prefix(message, "a") for message in messages))
     for prefix in "bc":
-        shuffled = [with_prefix(message, prefix) for message in chance.sample(messages, len(messages))]
+        shuffled = [with_prefix(message, prefix) for message in rng.sample(messages, len(messages))]
         while shuffled:
-            size = chance.randint(1, 9)
+            size = rng.randint(1, 9)
             await service.send(*shuffled[:size])
             shuffled = shuffled[size:]
     assert await read_sessions("a") == await read_sessions("b") == await read_sessions("c")

@@ -20,12 +20,12 @@ async def verify(service: RunningApp, key: str, body: Any = None, expected: int 
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_intact_data_has_no_differences(settings: Settings, frozen: FrozenClock, seed: int) -> None:
+async def test_intact_data_has_no_differences(settings: Settings, clock: FrozenClock, seed: int) -> None:
     """Verify before and after the backfill, with customers that are due, and with future and late messages."""
-    chance = random.Random(seed)
-    async with running_app(settings, frozen) as service:
+    rng = random.Random(seed)
+    async with running_app(settings, clock) as service:
         for n in range(6):
-            for message in a_life(chance, f"user-{n}"):
+            for message in a_life(rng, f"user-{n}"):
                 await service.send(message)
         stages = [{"key": key, "rule": rule} for key, rule in STAGES.items()]
         await service.tell("POST", "/v1/journeys", {"key": "trip", "stages": stages}, 201)
@@ -38,19 +38,19 @@ async def test_intact_data_has_no_differences(settings: Settings, frozen: Frozen
                 result = await verify(service, key)
                 assert (result["customers"], result["differing"], result["differences"]) == (6, 0, []), result
                 assert result["members"] == (await service.ask(f"/v1/segments/{key}/count"))["count"]
-                assert result["as_of"] == rfc3339(frozen.instant)
+                assert result["as_of"] == rfc3339(clock.instant)
                 stored.add(result["stored"])
             return stored
 
         await compare()
         await run_worker(service)
         assert await compare() == {6}
-        frozen.instant += 2 * HOUR
+        clock.instant += 2 * HOUR
         await compare()
-        for message in a_life(chance, "user-9"):
+        for message in a_life(rng, "user-9"):
             await service.send({**message, "userId": "user-1"})
         await compare()
-        frozen.instant += 2 * DAY
+        clock.instant += 2 * DAY
         await compare()
 
 
@@ -73,8 +73,8 @@ CORRUPTIONS = [
 
 
 @pytest.mark.parametrize("statement", CORRUPTIONS)
-async def test_corrupted_interval_is_found(settings: Settings, frozen: FrozenClock, statement: str) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_corrupted_interval_is_found(settings: Settings, clock: FrozenClock, statement: str) -> None:
+    async with running_app(settings, clock) as service:
         await send_purchases(service, 30)
         pool = service.app.state.services.pool
         for corrupted in (1, 2):
@@ -90,9 +90,9 @@ async def test_corrupted_interval_is_found(settings: Settings, frozen: FrozenClo
             )
 
 
-async def test_corrupted_state_is_found(settings: Settings, frozen: FrozenClock) -> None:
+async def test_corrupted_state_is_found(settings: Settings, clock: FrozenClock) -> None:
     """The state of one customer, who bought, is replaced by the state of another, who did not."""
-    async with running_app(settings, frozen) as service:
+    async with running_app(settings, clock) as service:
         await service.send(track("Product Viewed", "nobody"))
         await send_purchases(service, 5)
         pool = service.app.state.services.pool
@@ -110,16 +110,16 @@ async def test_corrupted_state_is_found(settings: Settings, frozen: FrozenClock)
         assert difference["recomputed"]["since"] == rfc3339(NOON - 3 * HOUR)
 
 
-async def test_at_most_twenty_differences_are_listed(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_at_most_twenty_differences_are_listed(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await send_purchases(service, 25)
         await service.app.state.services.pool.execute("DELETE FROM transitions WHERE definition = 'segment:s'")
         result = await verify(service, "s")
         assert (result["differing"], len(result["differences"])) == (25, 20)
 
 
-async def test_intervals_without_a_customer_are_found(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_intervals_without_a_customer_are_found(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await send_purchases(service, 5)
         pool = service.app.state.services.pool
         for id, left_at in ((b"\0" * 15 + b"\1", None), (b"\0" * 15 + b"\2", NOON - HOUR)):
@@ -151,8 +151,8 @@ async def test_intervals_without_a_customer_are_found(settings: Settings, frozen
         assert (result["customers"], result["differing"], len(result["differences"])) == (0, 7, 7)
 
 
-async def test_sample_has_the_requested_size_and_is_random(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_sample_has_the_requested_size_and_is_random(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await send_purchases(service, 25)
         assert (await verify(service, "s", {"sample": 7}))["customers"] == 7
         assert (await verify(service, "s", {"sample": 700}))["customers"] == 25

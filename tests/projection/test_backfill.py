@@ -313,8 +313,8 @@ async def test_messages_during_backfill_are_included(database_url: str) -> None:
 @pytest.mark.parametrize("seed", range(4))
 async def test_definition_changes_between_messages_match_the_reference(database_url: str, seed: int) -> None:
     """The customers equal those of a rebuild, and those of the reference model over all messages."""
-    draw = random.Random(seed)
-    messages, batches = random_delivery(draw)
+    rng = random.Random(seed)
+    messages, batches = random_delivery(rng)
     prefix = "f-"
     async with running_pipeline(database_url, NOW, fill_customers_max=2, **SMALL_CAPS) as pipeline:
         await pipeline.define(Definitions(segments={}, journeys={}))
@@ -329,9 +329,9 @@ async def test_definition_changes_between_messages_match_the_reference(database_
                 await pipeline.put(kind, key, [(stage, other) for stage, _ in rule] if kind == "journey" else other)
             else:
                 await pipeline.put(kind, key, rule)
-            for _ in range(draw.randrange(3)):
+            for _ in range(rng.randrange(3)):
                 await pipeline.worker.fill()
-            if batches and draw.random() < 0.7:
+            if batches and rng.random() < 0.7:
                 await pipeline.send([item(messages[index], prefix) for index in batches.pop(0)])
         await pipeline.sweep_all()
         for kind, key, rule in definitions:

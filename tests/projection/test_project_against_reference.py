@@ -176,21 +176,21 @@ def test_concurrent_workers_match_the_reference(database_url: str) -> None:
         asyncio.run(deliver_concurrently(random_delivery(random.Random(seed))))
 
 
-def random_delivery(draw: random.Random) -> tuple[list[SentMessage], list[list[int]]]:
+def random_delivery(rng: random.Random) -> tuple[list[SentMessage], list[list[int]]]:
     """Return 60 messages in small batches, some of them sent twice. Hypothesis cannot draw such a large example."""
-    messages = [_random_message(draw, number) for number in range(60)]
-    order = draw.sample(range(60), 60) + draw.sample(range(60), 12)
-    cuts = sorted(draw.sample(range(1, len(order)), 24))
+    messages = [_random_message(rng, number) for number in range(60)]
+    order = rng.sample(range(60), 60) + rng.sample(range(60), 12)
+    cuts = sorted(rng.sample(range(1, len(order)), 24))
     return messages, [order[a:b] for a, b in itertools.pairwise([0, *cuts, len(order)])]
 
 
-def _random_message(draw: random.Random, number: int) -> SentMessage:
-    t = T0 + draw.randrange(30) * DAY
+def _random_message(rng: random.Random, number: int) -> SentMessage:
+    t = T0 + rng.randrange(30) * DAY
     kinds = {"user_id": ["u1", "u2"], "anonymous_id": ["d1", "d2", "d3"], "email": ["x@example.com", "y@example.com"]}
-    chosen = draw.sample(sorted(kinds), draw.randint(1, 3))
-    own = {kind: draw.choice(kinds[kind]) for kind in chosen}
-    if draw.random() < 0.15:
-        previous = draw.choice(["u1", "u2", "d1", "d2"])
-        return SentMessage(t, f"m{number}", "alias", {"user_id": draw.choice(["u1", "u2"])}, previous=previous)
-    name = draw.choice(["bought", "viewed"])
-    return SentMessage(t, f"m{number}", "track", own, name=name, properties={"total": draw.randint(0, 9)})
+    chosen = rng.sample(sorted(kinds), rng.randint(1, 3))
+    own = {kind: rng.choice(kinds[kind]) for kind in chosen}
+    if rng.random() < 0.15:
+        previous = rng.choice(["u1", "u2", "d1", "d2"])
+        return SentMessage(t, f"m{number}", "alias", {"user_id": rng.choice(["u1", "u2"])}, previous=previous)
+    name = rng.choice(["bought", "viewed"])
+    return SentMessage(t, f"m{number}", "track", own, name=name, properties={"total": rng.randint(0, 9)})

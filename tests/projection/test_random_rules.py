@@ -32,9 +32,9 @@ from tests.support.rule_strategies import (
     SOURCES,
     START,
     calendar_instants,
-    chance,
     documents,
     instants,
+    one_in,
     rules,
     traits,
     worlds,
@@ -68,44 +68,44 @@ class Delivery(NamedTuple):
     """Instant at which customers are compared with the reference."""
 
 
-def deliveries(draw: Random, prefix: str) -> Delivery:
+def deliveries(rng: Random, prefix: str) -> Delivery:
     """Draw a delivery. Messages are shuffled and split; some are sent twice, and some arrive before they happen."""
-    at = calendar_instants if chance(draw, 4) else instants
-    messages = [_message(draw, prefix, number, at(draw)) for number in range(draw.randint(1, 8))]
-    order = [*draw.sample(messages, len(messages)), *draw.choices(messages, k=draw.randrange(3))]
-    cuts = sorted(draw.sample(range(1, len(order)), min(len(order) - 1, draw.randrange(5))))
+    at = calendar_instants if one_in(rng, 4) else instants
+    messages = [_message(rng, prefix, number, at(rng)) for number in range(rng.randint(1, 8))]
+    order = [*rng.sample(messages, len(messages)), *rng.choices(messages, k=rng.randrange(3))]
+    cuts = sorted(rng.sample(range(1, len(order)), min(len(order) - 1, rng.randrange(5))))
     batches = []
     now = 0
     for batch in (order[a:b] for a, b in itertools.pairwise([0, *cuts, len(order)])):
-        ahead = draw.choice([0, 0, 1, HOUR, FUTURE])
-        now = max(now, max(message.t for message in batch) - ahead) + draw.choice([0, 0, 1, HOUR, 3 * HOUR])
+        ahead = rng.choice([0, 0, 1, HOUR, FUTURE])
+        now = max(now, max(message.t for message in batch) - ahead) + rng.choice([0, 0, 1, HOUR, 3 * HOUR])
         batches.append((now, batch))
-    return Delivery(prefix, messages, batches, now + draw.choice([0, 1, HOUR, DAY, 40 * DAY]))
+    return Delivery(prefix, messages, batches, now + rng.choice([0, 1, HOUR, DAY, 40 * DAY]))
 
 
-def _message(draw: Random, prefix: str, number: int, t: int) -> SentMessage:
-    message_id = f"{prefix}m{draw.randrange(10)}-{number}"
-    source = draw.choice([*SOURCES, "default"])
-    ids = _ids(draw, prefix)
-    if chance(draw, 12):
-        previous = prefix + draw.choice(["u1", "u2", "d1", "d2"])
+def _message(rng: Random, prefix: str, number: int, t: int) -> SentMessage:
+    message_id = f"{prefix}m{rng.randrange(10)}-{number}"
+    source = rng.choice([*SOURCES, "default"])
+    ids = _ids(rng, prefix)
+    if one_in(rng, 12):
+        previous = prefix + rng.choice(["u1", "u2", "d1", "d2"])
         return SentMessage(t, message_id, "alias", {"user_id": f"{prefix}u1"}, previous=previous, source=source)
-    if chance(draw, 4):
-        return SentMessage(t, message_id, "identify", ids, traits=traits(draw), source=source)
-    name = draw.choice([*NAMES, "A", "A", "B"])
-    channel = draw.choice([*CHANNELS, "app"])
-    properties = plain(documents(draw))
+    if one_in(rng, 4):
+        return SentMessage(t, message_id, "identify", ids, traits=traits(rng), source=source)
+    name = rng.choice([*NAMES, "A", "A", "B"])
+    channel = rng.choice([*CHANNELS, "app"])
+    properties = plain(documents(rng))
     return SentMessage(t, message_id, "track", ids, name, properties=properties, channel=channel, source=source)
 
 
-def _ids(draw: Random, prefix: str) -> dict[str, str]:
+def _ids(rng: Random, prefix: str) -> dict[str, str]:
     """Draw identities, mostly of one person, so that histories are long."""
     own = {
-        "user_id": draw.choice(["u1", "u1", "u1", "u2"]),
-        "anonymous_id": draw.choice(["d1", "d1", "d2", "d3"]),
-        "email": draw.choice(["x@example.com", "x@example.com", "y@example.com"]),
+        "user_id": rng.choice(["u1", "u1", "u1", "u2"]),
+        "anonymous_id": rng.choice(["d1", "d1", "d2", "d3"]),
+        "email": rng.choice(["x@example.com", "x@example.com", "y@example.com"]),
     }
-    kinds = draw.choice([["user_id"], ["anonymous_id"], ["user_id", "anonymous_id"], ["user_id", "email"], ["email"]])
+    kinds = rng.choice([["user_id"], ["anonymous_id"], ["user_id", "anonymous_id"], ["user_id", "email"], ["email"]])
     return {kind: prefix + own[kind] for kind in kinds}
 
 
@@ -118,10 +118,10 @@ def plain(value: Any) -> Any:
     return float(value) if isinstance(value, Decimal) else value
 
 
-def random_definitions(draw: Random) -> Definitions:
-    world = worlds(draw)
-    segments = {f"r{number}": rules(draw, 3, world) for number in range(RULES)}
-    if chance(draw, 2):
+def random_definitions(rng: Random) -> Definitions:
+    world = worlds(rng)
+    segments = {f"r{number}": rules(rng, 3, world) for number in range(RULES)}
+    if one_in(rng, 2):
         segments["r0"] = {"all": [{"bucket": [10, 70], "salt": "autumn"}, segments["r0"]]}
     return Definitions({**world.segments, **segments}, world.journeys, "main", world.traits, world.timezone)
 
@@ -218,7 +218,7 @@ def item_of(message: SentMessage) -> dict[str, Any]:
     return body
 
 
-async def check(pipeline: Pipeline, delivery: Delivery, definitions: Definitions, draw: Random) -> None:
+async def check(pipeline: Pipeline, delivery: Delivery, definitions: Definitions, rng: Random) -> None:
     """Compare customers, reads and explanations before the worker runs. Compare stored intervals after it has run."""
     expected = customers(delivery.messages, CAPS)
     prefix, now = delivery.prefix, pipeline.clock.now()
@@ -236,7 +236,7 @@ async def check(pipeline: Pipeline, delivery: Delivery, definitions: Definitions
             if left is None
         }
         assert await _read_current(pipeline, sorted(group)[0]) == since
-        for definition in draw.sample(sorted(f"segment:{key}" for key in definitions.segments), EXPLAINED):
+        for definition in rng.sample(sorted(f"segment:{key}" for key in definitions.segments), EXPLAINED):
             assert await _read_explanation(pipeline, sorted(group)[0], definition) == since.get(definition)
     await pipeline.sweep_all()
     for group in expected:
@@ -274,25 +274,25 @@ async def check_rebuild_changes_nothing(pipeline: Pipeline, prefix: str) -> None
 
 
 async def run_seed(database_url: str, seed: int) -> None:
-    draw = Random(seed)
+    rng = Random(seed)
     delivered: list[Delivery] = []
     latest = START
     for round_number in range(ROUNDS):
-        definitions = random_definitions(draw)
-        changes = {"timezone": definitions.timezone, "fill_customers_max": draw.choice([2, 500])}
+        definitions = random_definitions(rng)
+        changes = {"timezone": definitions.timezone, "fill_customers_max": rng.choice([2, 500])}
         async with running_pipeline(database_url, latest, **changes, **SMALL_CAPS) as pipeline:
             if round_number == 0:
                 for source in SOURCES:
                     await pipeline.registry.sources.create(source, source)
-            await define(pipeline, definitions, archive_first=chance(draw, 2))
+            await define(pipeline, definitions, archive_first=one_in(rng, 2))
             assert pipeline.registry.rules.current.upcoming == {}
             for delivery in delivered[-BACKFILLED_CHECKED:]:
-                await _with_note(check(pipeline, delivery, definitions, draw), delivery, definitions, "filled")
+                await _with_note(check(pipeline, delivery, definitions, rng), delivery, definitions, "filled")
                 await check_rebuild_changes_nothing(pipeline, delivery.prefix)
             for _ in range(CUSTOMERS_PER_ROUND):
-                delivery = deliveries(draw, f"e{len(delivered)}-")
+                delivery = deliveries(rng, f"e{len(delivered)}-")
                 await _with_note(
-                    _deliver_and_check(pipeline, delivery, definitions, draw), delivery, definitions, "live"
+                    _deliver_and_check(pipeline, delivery, definitions, rng), delivery, definitions, "live"
                 )
                 delivered.append(delivery)
                 latest = max(latest, delivery.end)
@@ -300,9 +300,9 @@ async def run_seed(database_url: str, seed: int) -> None:
             await pipeline.sweep_all()
 
 
-async def _deliver_and_check(pipeline: Pipeline, delivery: Delivery, definitions: Definitions, draw: Random) -> None:
+async def _deliver_and_check(pipeline: Pipeline, delivery: Delivery, definitions: Definitions, rng: Random) -> None:
     await deliver(pipeline, delivery)
-    await check(pipeline, delivery, definitions, draw)
+    await check(pipeline, delivery, definitions, rng)
     await check_rebuild_changes_nothing(pipeline, delivery.prefix)
 
 

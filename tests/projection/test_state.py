@@ -31,13 +31,13 @@ SEEDS_PER_BLOCK = case_count(150)
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_fold_is_independent_of_arrival_storage_limits_and_backfill(block: int) -> None:
     for seed in range(block * 1_000_000, block * 1_000_000 + SEEDS_PER_BLOCK):
-        draw = Random(seed)
-        question = questions(draw, 4)
+        rng = Random(seed)
+        question = questions(rng, 4)
         if not question.history:
             continue
         try:
-            check_arrival(question, draw)
-            check_partial_backfill(question, draw)
+            check_arrival(question, rng)
+            check_partial_backfill(question, rng)
         except Exception as error:
             error.add_note(f"seed {seed}: {question}")
             raise
@@ -46,12 +46,12 @@ def test_fold_is_independent_of_arrival_storage_limits_and_backfill(block: int) 
 class Scenario:
     """Random rules and one random history, and the result of folding the whole history at once."""
 
-    def __init__(self, question: Question, draw: Random) -> None:
+    def __init__(self, question: Question, rng: Random) -> None:
         self.ruleset = ruleset_of_all({f"r{n}": rule for n, rule in enumerate(question.rules)}, question.world)
         self.bucketing_key = question.world.bucketing_key if self.ruleset.reads_bucketing_key else None
         self.history: list[Entry] = sorted(question.history, key=order)
         self.moves = [input_from_entry(self.ruleset, entry) for entry in self.history]
-        self.now = max(entry.t for entry in self.history) + draw.choice([0, HOUR, 3 * DAY])
+        self.now = max(entry.t for entry in self.history) + rng.choice([0, HOUR, 3 * DAY])
 
     def state(self) -> State:
         return State(bucketing_key=self.bucketing_key)
@@ -82,17 +82,17 @@ def sort_changes(changes: Iterable[Transition]) -> list[Any]:
     )
 
 
-def check_arrival(question: Question, draw: Random) -> None:
+def check_arrival(question: Question, rng: Random) -> None:
     """Fold the messages in any order and in batches, some before they happen. Store and read the state in between."""
-    scenario = Scenario(question, draw)
-    inputs = draw.sample(scenario.moves, len(scenario.moves)) if draw.random() < 0.5 else list(scenario.moves)
-    points_max = draw.choice([1, 2, 3, 256])
-    clock = scenario.history[0].t - draw.choice([0, 1, DAY])
+    scenario = Scenario(question, rng)
+    inputs = rng.sample(scenario.moves, len(scenario.moves)) if rng.random() < 0.5 else list(scenario.moves)
+    points_max = rng.choice([1, 2, 3, 256])
+    clock = scenario.history[0].t - rng.choice([0, 1, DAY])
     state, changes, delivered = scenario.state(), [], []
     while inputs:
-        part = [inputs.pop(0) for _ in range(min(draw.randint(1, 3), len(inputs)))]
+        part = [inputs.pop(0) for _ in range(min(rng.randint(1, 3), len(inputs)))]
         delivered += part
-        clock = min(scenario.now, max(clock, draw.choice([clock, part[0].at, part[-1].at, part[0].at - 1])))
+        clock = min(scenario.now, max(clock, rng.choice([clock, part[0].at, part[-1].at, part[0].at - 1])))
         try:
             changes += fold(state, scenario.ruleset, part, clock, points_max)
             state = scenario.stored(truncate_pending(state, points_max))
@@ -108,14 +108,14 @@ def check_arrival(question: Question, draw: Random) -> None:
     assert (answers_of(state, scenario.ruleset), sort_changes(changes)) == scenario.whole(scenario.now)
 
 
-def check_partial_backfill(question: Question, draw: Random) -> None:
+def check_partial_backfill(question: Question, rng: Random) -> None:
     """Fold some rules, backfill the other rules at some instant from their inputs, and let time pass."""
-    scenario = Scenario(question, draw)
+    scenario = Scenario(question, rng)
     scenario.ruleset.fill = len(scenario.ruleset.number_of)
-    revision = draw.randint(0, scenario.ruleset.fill)
+    revision = rng.randint(0, scenario.ruleset.fill)
     rule_coverage = Coverage(scenario.ruleset)
     known_rules, missing_rules = rule_coverage.known_rules(revision), rule_coverage.missing_rules(revision)
-    at = scenario.now if draw.random() < 0.5 else draw.choice(scenario.history).t
+    at = scenario.now if rng.random() < 0.5 else rng.choice(scenario.history).t
     state = scenario.state()
     changes = fold(state, known_rules, [input_from_entry(known_rules, entry) for entry in scenario.history], at)
     state = read_state(write_state(state, known_rules), known_rules)

@@ -44,8 +44,8 @@ async def traits(service: RunningApp, user: str = "user-1", **params: Any) -> di
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_touches_are_independent_of_arrival_order(settings: Settings, frozen: FrozenClock, seed: int) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_touches_are_independent_of_arrival_order(settings: Settings, clock: FrozenClock, seed: int) -> None:
+    async with running_app(settings, clock) as service:
         messages = visits()
         if seed:
             random.Random(seed).shuffle(messages)
@@ -62,8 +62,8 @@ async def test_touches_are_independent_of_arrival_order(settings: Settings, froz
         assert channels == ["web", "ads", "email", "web", "search", "web"]
 
 
-async def test_late_visit_becomes_the_first_touch(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_late_visit_becomes_the_first_touch(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         first, *rest = visits()
         await service.send(*rest)
         assert (await traits(service))["first_touch"] == "Organic Search"
@@ -71,8 +71,8 @@ async def test_late_visit_becomes_the_first_touch(settings: Settings, frozen: Fr
         assert (await traits(service))["first_touch"] == "Direct"
 
 
-async def test_touches_of_merged_identities_are_joined(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_touches_of_merged_identities_are_joined(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         for visit in visits():
             visit["anonymousId"] = visit.pop("userId")
             await service.send(visit)
@@ -82,8 +82,8 @@ async def test_touches_of_merged_identities_are_joined(settings: Settings, froze
         assert await traits(service, "user-2") == {"first_touch": "Direct", "last_touch": "Paid Social"}
 
 
-async def test_rules_read_acquisition(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_rules_read_acquisition(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await service.send(*visits())
         rule: dict[str, Any] = {
             "did": "page_viewed",
@@ -110,8 +110,8 @@ async def test_rules_read_acquisition(settings: Settings, frozen: FrozenClock) -
             assert (await service.tell("POST", "/v1/segments/preview", {"rule": rule}))["count"] == count, rule
 
 
-async def test_computed_trait_of_the_last_campaign(settings: Settings, frozen: FrozenClock) -> None:
-    async with running_app(settings, frozen) as service:
+async def test_computed_trait_of_the_last_campaign(settings: Settings, clock: FrozenClock) -> None:
+    async with running_app(settings, clock) as service:
         await service.send(*visits())
         value = {"last_value": "context.acquisition.campaign", "of": "page_viewed"}
         await service.tell("POST", "/v1/traits", {"key": "last_touch_campaign", "value": value}, 201)

@@ -36,16 +36,16 @@ STAGES = {
 TRAITS = [{"plan": "pro"}, {"plan": None}, {"plan": "team"}, {"timezone": "Asia/Tokyo"}, {"timezone": "Nowhere"}]
 
 
-def a_life(chance: random.Random, user: str) -> list[dict[str, Any]]:
+def a_life(rng: random.Random, user: str) -> list[dict[str, Any]]:
     """Draw messages of one day. Some are in the future, and many are at one instant or exactly one window later."""
     messages: list[dict[str, Any]] = []
-    for n in range(chance.randint(1, 7)):
-        at = NOON + chance.choice([chance.randint(-14 * HOUR, 10 * HOUR), chance.randint(-14, 10) * HOUR])
+    for n in range(rng.randint(1, 7)):
+        at = NOON + rng.choice([rng.randint(-14 * HOUR, 10 * HOUR), rng.randint(-14, 10) * HOUR])
         message = {"userId": user, "messageId": f"{user}-{n}", "timestamp": rfc3339(at)}
-        if chance.random() < 0.3:
-            messages.append({**message, "type": "identify", "traits": chance.choice(TRAITS)})
+        if rng.random() < 0.3:
+            messages.append({**message, "type": "identify", "traits": rng.choice(TRAITS)})
         else:
-            messages.append({**message, "type": "track", "event": chance.choice("abc")})
+            messages.append({**message, "type": "track", "event": rng.choice("abc")})
     return messages
 
 
@@ -68,7 +68,7 @@ class CustomerReader:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_reads_agree_and_valid_until_is_exact(settings: Settings, seed: int) -> None:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     clock = FrozenClock(NOON)
     async with running_app(settings, clock) as service:
         stages = [{"key": key, "rule": rule} for key, rule in STAGES.items()]
@@ -76,18 +76,18 @@ async def test_reads_agree_and_valid_until_is_exact(settings: Settings, seed: in
         for key, rule in SEGMENTS.items():
             await service.tell("POST", "/v1/segments", {"key": key, "rule": rule}, 201)
         for user in CUSTOMERS:
-            for message in a_life(chance, user):
+            for message in a_life(rng, user):
                 await service.send(message)
         for now in (NOON, NOON + 5 * HOUR):
             for user in CUSTOMERS:
                 reader = CustomerReader(service, clock, user)
                 for key in SEGMENTS:
-                    await check_segment(reader, key, now, chance)
-                await check_stage(reader, now, chance)
+                    await check_segment(reader, key, now, rng)
+                await check_stage(reader, now, rng)
             await check_lists_and_counts(service, clock, now)
 
 
-async def check_segment(reader: CustomerReader, key: str, now: int, chance: random.Random) -> None:
+async def check_segment(reader: CustomerReader, key: str, now: int, rng: random.Random) -> None:
     member = (await reader.segments(now)).get(key)
     explanation = await reader.at(now, f"/segments/{key}/explain")
     tree = explanation["explanation"]
@@ -96,13 +96,13 @@ async def check_segment(reader: CustomerReader, key: str, now: int, chance: rand
     assert explanation["valid_until"] == tree["valid_until"], context
     if member is not None:
         assert (member["since"], member["valid_until"]) == (explanation["since"], explanation["valid_until"]), context
-    for instant in sample_instants(now, explanation["valid_until"], chance):
+    for instant in sample_instants(now, explanation["valid_until"], rng):
         assert (key in await reader.segments(instant)) is explanation["member"], (*context, rfc3339(instant))
     if (end := parse(explanation["valid_until"] or "")) is not None:
         assert (key in await reader.segments(end)) is not explanation["member"], context
 
 
-async def check_stage(reader: CustomerReader, now: int, chance: random.Random) -> None:
+async def check_stage(reader: CustomerReader, now: int, rng: random.Random) -> None:
     place = (await reader.at(now))["stages"]["trip"]
     explanation = await reader.at(now, "/journeys/trip/explain")
     context = (reader.path, rfc3339(now), place, explanation)
@@ -112,16 +112,16 @@ async def check_stage(reader: CustomerReader, now: int, chance: random.Random) -
     history = (await reader.at(now, "/journey?journey=trip"))["items"]
     current = [interval["stage"] for interval in history if interval["left_at"] is None]
     assert current == ([place["stage"]] if place["stage"] else []), context
-    for instant in sample_instants(now, place["valid_until"], chance):
+    for instant in sample_instants(now, place["valid_until"], rng):
         assert await reader.stage(instant) == place["stage"], (*context, rfc3339(instant))
     if (end := parse(place["valid_until"] or "")) is not None:
         assert await reader.stage(end) != place["stage"], context
 
 
-def sample_instants(now: int, valid_until: str | None, chance: random.Random) -> list[int]:
+def sample_instants(now: int, valid_until: str | None, rng: random.Random) -> list[int]:
     end = parse(valid_until or "")
     last = now + 40 * HOUR if end is None else end - 1
-    return [chance.randint(now, last), last]
+    return [rng.randint(now, last), last]
 
 
 async def check_lists_and_counts(service: RunningApp, clock: FrozenClock, now: int) -> None:

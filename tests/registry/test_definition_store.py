@@ -28,13 +28,15 @@ class RecordingPool:
 
 
 async def test_get_reads_one_definition_in_one_statement(database_url: str) -> None:
-    async with running_pipeline(database_url, NOW) as one:
-        await one.segment("buyers", {"did": "Bought"})
-        await one.segment("others", {"did": "Looked"})
-        await one.send([{"type": "track", "messageId": "m", "userId": "u", "event": "Bought"}])
-        await one.segment("buyers", {"did": "Bought", "at_least": 2}, replace=True)
-        pool = RecordingPool(one.pool)
-        store = DefinitionStore(cast(Any, pool), one.settings, one.registry.rules, one.registry.access.refresh)
+    async with running_pipeline(database_url, NOW) as pipeline:
+        await pipeline.segment("buyers", {"did": "Bought"})
+        await pipeline.segment("others", {"did": "Looked"})
+        await pipeline.send([{"type": "track", "messageId": "m", "userId": "u", "event": "Bought"}])
+        await pipeline.segment("buyers", {"did": "Bought", "at_least": 2}, replace=True)
+        pool = RecordingPool(pipeline.pool)
+        store = DefinitionStore(
+            cast(Any, pool), pipeline.settings, pipeline.registry.rules, pipeline.registry.access.refresh
+        )
         current, candidate = await store.get("segment", "buyers")
         assert (current.definition.version, candidate and candidate.definition.version) == (1, 2)
         assert [statement[1:] for statement in pool.statements] == [("segment", "buyers", 2)]

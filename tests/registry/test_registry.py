@@ -18,25 +18,25 @@ NOW = 1_700_000_000_000_000 + DAY
 
 
 async def test_command_with_other_settings_is_refused(database_url: str) -> None:
-    async with running_pipeline(database_url, NOW, timezone="Europe/Lisbon") as one:
-        await one.segment("dated", {"did": "A", "from": "2023-01-01"})
-        other = Registry(one.pool, one.settings.model_copy(update={"timezone": "Asia/Kolkata"}))
+    async with running_pipeline(database_url, NOW, timezone="Europe/Lisbon") as pipeline:
+        await pipeline.segment("dated", {"did": "A", "from": "2023-01-01"})
+        other = Registry(pipeline.pool, pipeline.settings.model_copy(update={"timezone": "Asia/Kolkata"}))
         with pytest.raises(OtherSettings):
             await other.load(settle=False)
         await other.access.refresh()
         assert other.access.current.sources
-        async with one.pool.acquire() as connection:
-            assert await one.registry.rules.read(connection) is one.registry.rules.current
+        async with pipeline.pool.acquire() as connection:
+            assert await pipeline.registry.rules.read(connection) is pipeline.registry.rules.current
 
 
 async def test_later_server_with_other_settings_outdates_older_ones(database_url: str) -> None:
-    async with running_pipeline(database_url, NOW, timezone="Europe/Lisbon") as one:
-        await one.segment("dated", {"did": "A", "from": "2023-01-01"})
-        one.registry.start()
+    async with running_pipeline(database_url, NOW, timezone="Europe/Lisbon") as pipeline:
+        await pipeline.segment("dated", {"did": "A", "from": "2023-01-01"})
+        pipeline.registry.start()
         async with running_pipeline(database_url, NOW, timezone="Asia/Kolkata"):
             for _ in range(50):
                 await asyncio.sleep(0.1)
-                if one.registry.is_outdated:
+                if pipeline.registry.is_outdated:
                     break
-            assert one.registry.is_outdated
-        await one.registry.stop()
+            assert pipeline.registry.is_outdated
+        await pipeline.registry.stop()

@@ -62,36 +62,36 @@ class Kills:
 class Traffic:
     """Random messages of customers who log in, share devices and addresses, and are merged by aliases."""
 
-    def __init__(self, draw: random.Random) -> None:
-        self._draw = draw
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
         self._count = 0
 
     def batch(self) -> list[SentMessage]:
-        return [self._message() for _ in range(self._draw.choice([1, 1, 5, 25]))]
+        return [self._message() for _ in range(self._rng.choice([1, 1, 5, 25]))]
 
     def _message(self) -> SentMessage:
-        draw = self._draw
+        rng = self._rng
         self._count += 1
         newest = self._count // MESSAGES_PER_PERSON
-        person = max(0, newest - draw.randint(0, 3))
-        t = T0 + draw.randrange(60 * DAY // HOUR) * HOUR
+        person = max(0, newest - rng.randint(0, 3))
+        t = T0 + rng.randrange(60 * DAY // HOUR) * HOUR
         message_id = f"m{self._count}"
-        if draw.random() < 0.01:
-            previous = draw.choice([f"u{person + 1}", f"d{person}-0", f"d{person}-1"])
+        if rng.random() < 0.01:
+            previous = rng.choice([f"u{person + 1}", f"d{person}-0", f"d{person}-1"])
             return SentMessage(t, message_id, "alias", {"user_id": f"u{person}"}, previous=previous)
         own = self._ids(person)
-        if draw.random() < 0.1:
-            return SentMessage(t, message_id, "identify", own, traits={"plan": draw.choice(["gold", "free", None])})
+        if rng.random() < 0.1:
+            return SentMessage(t, message_id, "identify", own, traits={"plan": rng.choice(["gold", "free", None])})
         return SentMessage(
-            t, message_id, "track", own, name=draw.choice(EVENTS), properties={"total": draw.randint(1, 99)}
+            t, message_id, "track", own, name=rng.choice(EVENTS), properties={"total": rng.randint(1, 99)}
         )
 
     def _ids(self, person: int) -> dict[str, str]:
         """Return the ids of a device, sometimes with ids of its owner, and sometimes with ids of another customer."""
-        draw = self._draw
-        device = {"anonymous_id": f"d{person + draw.choice([0, 0, 0, 0, 0, 1])}-{draw.randint(0, 2)}"}
+        rng = self._rng
+        device = {"anonymous_id": f"d{person + rng.choice([0, 0, 0, 0, 0, 1])}-{rng.randint(0, 2)}"}
         user, email = {"user_id": f"u{person}"}, {"email": f"p{person}@example.com"}
-        return draw.choice([device, device, device | user, user, device | user | email, email, device | email])
+        return rng.choice([device, device, device | user, user, device | user | email, email, device | email])
 
 
 class CrashLoad:
@@ -101,7 +101,7 @@ class CrashLoad:
         self.server = server
         self.notes = Notes()
         self.kills = Kills()
-        self._draw = random.Random(seed)
+        self._rng = random.Random(seed)
         self._traffic = Traffic(random.Random(seed + 1))
         self._tell = tell
         self._over = asyncio.Event()
@@ -117,7 +117,7 @@ class CrashLoad:
         try:
             for number, victim in enumerate(kills_of, 1):
                 await self._wait_until_acked()
-                await asyncio.sleep(self._draw.uniform(0, 0.5))
+                await asyncio.sleep(self._rng.uniform(0, 0.5))
                 before = self.notes.in_doubt
                 await self._kill(victim)
                 await self.server.wait_until_ready()
@@ -130,7 +130,7 @@ class CrashLoad:
 
     async def _wait_until_acked(self) -> None:
         """Wait until more messages are acknowledged, so that the next kill happens during traffic."""
-        goal = len(self.notes.acked) + self._draw.randint(1, 200)
+        goal = len(self.notes.acked) + self._rng.randint(1, 200)
         async with asyncio.timeout(60):
             while len(self.notes.acked) < goal:
                 await asyncio.sleep(0.005)

@@ -145,14 +145,14 @@ async def running_pipeline(database_url: str, now: int, **changes: Any) -> Async
     settings = Settings.model_validate({"DATABASE_URL": database_url, "default_journey": "main", **changes})
     pool = await open_pool(database_url, 4)
     try:
-        one = Pipeline(pool, settings, FrozenClock(now))
+        pipeline = Pipeline(pool, settings, FrozenClock(now))
         await transact(pool, bootstrap)
-        await one.registry.load()
+        await pipeline.registry.load()
         async with pool.acquire() as connection:
             await create_monthly_partitions(connection, now)
-        await one.ingest.start()
-        yield one
-        await one.ingest.stop()
+        await pipeline.ingest.start()
+        yield pipeline
+        await pipeline.ingest.stop()
     finally:
         await asyncio.wait_for(pool.close(), 10)
 

@@ -32,7 +32,7 @@ class SentMessage:
     source: str = "default"
 
     @property
-    def names(self) -> list[str]:
+    def identities(self) -> list[str]:
         """Identities of the message as ``kind:value``, strongest first."""
         return [f"{kind}:{self.ids[kind]}" for kind in STRONGEST_FIRST if kind in self.ids]
 
@@ -43,16 +43,16 @@ class SentMessage:
 
 def customers(messages: Sequence[SentMessage], caps: Mapping[str, int]) -> set[frozenset[str]]:
     """Return all identities, grouped into customers."""
-    carried = {name for one in messages for name in one.names}
+    carried = {name for message in messages for name in message.identities}
     groups = [{name} for name in carried]
     claims = []
-    for one in messages:
-        strongest, *weaker = one.names
-        claims += [(one.order, name, strongest) for name in weaker]
-        if one.previous is not None and one.previous != one.ids.get("user_id"):
-            user, anonymous = f"user_id:{one.previous}", f"anonymous_id:{one.previous}"
+    for message in messages:
+        strongest, *weaker = message.identities
+        claims += [(message.order, name, strongest) for name in weaker]
+        if message.previous is not None and message.previous != message.ids.get("user_id"):
+            user, anonymous = f"user_id:{message.previous}", f"anonymous_id:{message.previous}"
             if anonymous in carried:
-                claims.append((one.order, anonymous, strongest))
+                claims.append((message.order, anonymous, strongest))
             if user in carried or anonymous not in carried:
                 if not any(user in group for group in groups):
                     groups.append({user})
@@ -78,15 +78,17 @@ def _may_be_one(a: set[str], b: set[str], caps: Mapping[str, int]) -> bool:
 
 
 def _merge(groups: list[set[str]], a: str, b: str) -> None:
-    one = next(group for group in groups if a in group)
-    other = next(group for group in groups if b in group)
-    if one is not other:
-        groups.remove(other)
-        one |= other
+    group_a = next(group for group in groups if a in group)
+    group_b = next(group for group in groups if b in group)
+    if group_a is not group_b:
+        groups.remove(group_b)
+        group_a |= group_b
 
 
 def of_customer(messages: Sequence[SentMessage], group: frozenset[str]) -> list[SentMessage]:
-    return sorted((one for one in messages if one.names[0] in group), key=lambda one: one.order)
+    return sorted(
+        (message for message in messages if message.identities[0] in group), key=lambda message: message.order
+    )
 
 
 @dataclass(frozen=True)
@@ -113,24 +115,31 @@ def world_of(messages: Sequence[SentMessage], definitions: Definitions) -> World
 def bucketing_key(messages: Sequence[SentMessage]) -> tuple[str, str] | None:
     """Return (kind, value) of the strongest identity. Of several values of this kind, return the earliest."""
     for kind in STRONGEST_FIRST:
-        carried = [one for one in messages if kind in one.ids]
+        carried = [message for message in messages if kind in message.ids]
         if carried:
-            return kind, min(carried, key=lambda one: one.order).ids[kind]
+            return kind, min(carried, key=lambda message: message.order).ids[kind]
     return None
 
 
 def entries(messages: Sequence[SentMessage]) -> list[Entry]:
     """Return the messages of a customer as input of the reference rules."""
-    return [_touchpoint(one) if one.type in ("track", "page", "screen") else _traits_entry(one) for one in messages]
+    return [
+        _touchpoint(message) if message.type in ("track", "page", "screen") else _traits_entry(message)
+        for message in messages
+    ]
 
 
-def _touchpoint(one: SentMessage) -> TrackEntry:
-    properties = json.dumps(one.properties)
-    return TrackEntry(one.t, one.message_id, one.name, one.channel, one.source, properties, "{}", "{}")
+def _touchpoint(message: SentMessage) -> TrackEntry:
+    properties = json.dumps(message.properties)
+    return TrackEntry(
+        message.t, message.message_id, message.name, message.channel, message.source, properties, "{}", "{}"
+    )
 
 
-def _traits_entry(one: SentMessage) -> TraitsEntry:
-    return TraitsEntry(one.t, one.message_id, one.source, (one.traits or {}) if one.type == "identify" else {})
+def _traits_entry(message: SentMessage) -> TraitsEntry:
+    return TraitsEntry(
+        message.t, message.message_id, message.source, (message.traits or {}) if message.type == "identify" else {}
+    )
 
 
 CurrentValues = dict[str, str]
@@ -142,13 +151,13 @@ def current_values(messages: Sequence[SentMessage], t: int, definitions: Definit
     return _standing(Evaluator(entries(messages), t, world_of(messages, definitions)), t, definitions)
 
 
-def _standing(reading: Evaluator, t: int, definitions: Definitions) -> CurrentValues:
+def _standing(evaluator: Evaluator, t: int, definitions: Definitions) -> CurrentValues:
     result: CurrentValues = {}
     for key, rule in definitions.segments.items():
-        if reading.holds(rule, t):
+        if evaluator.holds(rule, t):
             result[f"segment:{key}"] = ""
     for journey in definitions.journeys:
-        stage = reading.stage(journey, t)
+        stage = evaluator.stage(journey, t)
         if stage is not None:
             result[f"journey:{journey}"] = stage
     return result
@@ -160,14 +169,14 @@ Interval = tuple[str, str, int, int | None]
 
 def intervals(messages: Sequence[SentMessage], now: int, definitions: Definitions) -> set[Interval]:
     """Return the customer's intervals up to ``now``. The rules are evaluated at every instant of possible change."""
-    reading = Evaluator(entries(messages), now, world_of(messages, definitions))
+    evaluator = Evaluator(entries(messages), now, world_of(messages, definitions))
     rules = [*definitions.segments.values(), *(rule for stages in definitions.journeys.values() for _, rule in stages)]
-    instants = sorted({t for rule in rules for t in reading.instants(rule) if t <= now})
+    instants = sorted({t for rule in rules for t in evaluator.instants(rule) if t <= now})
     result: set[Interval] = set()
     open_since: dict[tuple[str, str], int] = {}
     before: CurrentValues = {}
     for t in instants:
-        after = _standing(reading, t, definitions)
+        after = _standing(evaluator, t, definitions)
         for definition in before.keys() | after.keys():
             old, new = before.get(definition), after.get(definition)
             if old == new:

@@ -105,7 +105,7 @@ class Evaluator:
 
     def __init__(self, history: Sequence[Entry], cut: int, world: World) -> None:
         self.past_entries = sorted(
-            (entry for entry in history if entry.t <= cut), key=lambda one: (one.t, one.id, one.source)
+            (entry for entry in history if entry.t <= cut), key=lambda entry: (entry.t, entry.id, entry.source)
         )
         self.touchpoints = [entry for entry in self.past_entries if isinstance(entry, TrackEntry)]
         self.born = min((entry.t for entry in self.past_entries), default=None)
@@ -265,7 +265,7 @@ class Evaluator:
                 return add_months(t, -periods, zone)
             return t - periods * UNIT[rule["period"][0]]
 
-        hit = [i for i in range(rule["of_last"]) if any(back(i + 1) < one.t <= back(i) for one in matching)]
+        hit = [i for i in range(rule["of_last"]) if any(back(i + 1) < entry.t <= back(i) for entry in matching)]
         return bool(len(hit) >= rule["at_least"])
 
     def _sequence(self, rule: Any, t: int) -> bool:
@@ -274,13 +274,13 @@ class Evaluator:
         closing = steps[-1] if "not" in steps[-1] else None
         positive = steps[:-1] if closing else steps
         columns = [
-            [one for one in self.matching(step, step["did"], t, rule) if self.in_window(rule, one.t, t)]
+            [entry for entry in self.matching(step, step["did"], t, rule) if self.in_window(rule, entry.t, t)]
             for step in positive
         ]
         spoiling = self.matching(closing["not"], closing["not"]["did"], t, rule) if closing else []
 
-        def alike(one: TrackEntry, other: TrackEntry) -> bool:
-            pairs = [(read(one, path), read(other, path)) for path in rule.get("same", [])]
+        def alike(entry: TrackEntry, other: TrackEntry) -> bool:
+            pairs = [(read(entry, path), read(other, path)) for path in rule.get("same", [])]
             return all(a is not None and b is not None and same_key(a) == same_key(b) for a, b in pairs)
 
         def follows(step: Any, p: TrackEntry, q: TrackEntry) -> bool:
@@ -292,11 +292,13 @@ class Evaluator:
 
         def complete(place: int, last: TrackEntry) -> bool:
             if place < len(positive):
-                return any(follows(positive[place], last, one) and complete(place + 1, one) for one in columns[place])
+                return any(
+                    follows(positive[place], last, entry) and complete(place + 1, entry) for entry in columns[place]
+                )
             if closing is None:
                 return True
             end = add(last.t, closing["within"], zone)
-            after = [one for one in spoiling if order(last) < order(one) and one.t < end and alike(last, one)]
+            after = [entry for entry in spoiling if order(last) < order(entry) and entry.t < end and alike(last, entry)]
             return end <= t and not after
 
         return any(complete(1, first) for first in columns[0] if alike(first, first))
@@ -310,7 +312,9 @@ class Evaluator:
             if head == "count":
                 return len(inside)
             return written_instant(inside[0 if head == "first_at" else -1].t) if inside else None
-        values = [actual for one in self.inside(expression, t) if (actual := read(one, expression[head])) is not None]
+        values = [
+            actual for entry in self.inside(expression, t) if (actual := read(entry, expression[head])) is not None
+        ]
         numbers = [number for actual in values if (number := as_number(actual)) is not None]
         keys = [same_key(actual) for actual in values]
         match head:
@@ -354,24 +358,26 @@ class Evaluator:
 
     def inside(self, node: Any, t: int) -> list[TrackEntry]:
         events = node["of"] if "of" in node else node[head_of(node)]
-        return [one for one in self.matching(node, events, t) if self.in_window(node, one.t, t)]
+        return [entry for entry in self.matching(node, events, t) if self.in_window(node, entry.t, t)]
 
     def matching(self, node: Any, events: Any, t: int, outer: Any = None) -> list[TrackEntry]:
         """Return the touchpoints up to ``t`` that pass the filter of ``node``. ``outer`` determines the timezone."""
-        return [one for one in self.touchpoints if one.t <= t and self._matches(node, events, one, t, outer or node)]
+        return [
+            entry for entry in self.touchpoints if entry.t <= t and self._matches(node, events, entry, t, outer or node)
+        ]
 
-    def _matches(self, node: Any, events: Any, one: TrackEntry, t: int, outer: Any) -> bool:
-        if events != "*" and one.name not in as_list(events):
+    def _matches(self, node: Any, events: Any, entry: TrackEntry, t: int, outer: Any) -> bool:
+        if events != "*" and entry.name not in as_list(events):
             return False
-        if "channel" in node and one.channel not in as_list(node["channel"]):
+        if "channel" in node and entry.channel not in as_list(node["channel"]):
             return False
-        if "source" in node and one.source not in as_list(node["source"]):
+        if "source" in node and entry.source not in as_list(node["source"]):
             return False
         return all(
             self.satisfies(
                 required if isinstance(required, dict) else {"eq": required},
-                read(one, path),
-                one.t,
+                read(entry, path),
+                entry.t,
                 self.zone(outer, t),
                 t,
             )
@@ -440,7 +446,7 @@ class Evaluator:
         if head in VALUE_HEADS:
             yield from self._operand_instants(node)
             yield from self._date_instants(node, without(node, *OPERATORS))
-        for p in {one.t for one in self.touchpoints}:
+        for p in {entry.t for entry in self.touchpoints}:
             for zone in self.zones(node):
                 yield from self._window_instants(node, head, p, zone)
 
@@ -493,7 +499,7 @@ class Evaluator:
             for u in self.instants(read_from)
         ]
         for zone in self.zones(node):
-            for actual in {same_key(one): one for one in values}.values():
+            for actual in {same_key(entry): entry for entry in values}.values():
                 v = as_instant(actual, zone)
                 for operator in operators if v is not None else ():
                     yield from self._edges(operator, node[operator], v, actual, zone)  # type: ignore[arg-type]
@@ -567,8 +573,8 @@ def order(entry: Entry) -> tuple[int, str, str]:
     return (entry.t, entry.id, entry.source)
 
 
-def as_list(one: Any) -> list[Any]:
-    return one if isinstance(one, list) else [one]
+def as_list(entry: Any) -> list[Any]:
+    return entry if isinstance(entry, list) else [entry]
 
 
 def place_of_last(keys: list[Any], key: Any) -> int:
@@ -583,13 +589,13 @@ def load(text: str) -> Any:
     return json.loads(text, parse_float=Decimal)
 
 
-def read(one: TrackEntry, path: str) -> Any:
+def read(entry: TrackEntry, path: str) -> Any:
     head, _, rest = path.partition(".")
     if rest and head == "touchpoint":
-        return getattr(one, rest)
+        return getattr(entry, rest)
     if rest and head in ("context", "traits"):
-        return at_path(load(one.context if head == "context" else one.traits), rest)
-    return at_path(load(one.properties), path)
+        return at_path(load(entry.context if head == "context" else entry.traits), rest)
+    return at_path(load(entry.properties), path)
 
 
 def at_path(values: Any, name: str) -> Any:

@@ -24,7 +24,7 @@ from tests.support.rule_strategies import written
 PERSON = ("user_id", "u1")
 
 
-class Known(msgspec.Struct):
+class CustomerFacts(msgspec.Struct):
     """Facts about a customer that a test constructs, as the engine reads them from a state."""
 
     series: dict[str, Series]

@@ -77,99 +77,100 @@ class Question:
     history: list[Entry]
 
 
-def questions(draw: Random, rules_count: int) -> Question:
-    world = worlds(draw)
-    return Question([rules(draw, 3, world) for _ in range(rules_count)], world, histories(draw))
+def questions(rng: Random, rules_count: int) -> Question:
+    world = worlds(rng)
+    return Question([rules(rng, 3, world) for _ in range(rules_count)], world, histories(rng))
 
 
-def chance(draw: Random, one_in: int) -> bool:
-    return draw.randrange(one_in) == 0
+def one_in(rng: Random, times: int) -> bool:
+    """Return True once in ``times`` calls on average."""
+    return rng.randrange(times) == 0
 
 
-def clocks(draw: Random, rule: Any, question: Question) -> int:
+def clocks(rng: Random, rule: Any, question: Question) -> int:
     """Draw an instant at which a change is likely, or the microsecond before or after it."""
     history = question.history
-    if not history or chance(draw, 12):
-        return instants(draw)
-    reading = Evaluator(history, max(entry.t for entry in history), question.world)
-    changes = reading.instants(rule) if chance(draw, 2) else [entry.t for entry in history]
-    return draw.choice(changes) + draw.choice([-1, 0, 0, 1])
+    if not history or one_in(rng, 12):
+        return instants(rng)
+    evaluator = Evaluator(history, max(entry.t for entry in history), question.world)
+    changes = evaluator.instants(rule) if one_in(rng, 2) else [entry.t for entry in history]
+    return rng.choice(changes) + rng.choice([-1, 0, 0, 1])
 
 
 # ------------------------------------------------------------------------------------------------- histories
 
 
-def instants(draw: Random) -> int:
-    match draw.randrange(6):
+def instants(rng: Random) -> int:
+    match rng.randrange(6):
         case 0:
-            return START + draw.randint(-72 * HOUR, 72 * HOUR)
+            return START + rng.randint(-72 * HOUR, 72 * HOUR)
         case 1:
-            return START + draw.randint(-4, 4)
+            return START + rng.randint(-4, 4)
         case 2:
-            return START + draw.randint(-10, 10) * DAY
+            return START + rng.randint(-10, 10) * DAY
         case _:
-            return START + draw.randint(-72, 72) * HOUR
+            return START + rng.randint(-72, 72) * HOUR
 
 
-def calendar_instants(draw: Random) -> int:
-    return rfc3339(draw.choice(MOMENTS) + "Z") + draw.choice([-DAY, -HOUR, -1, 0, 0, 0, 1, HOUR, DAY])
+def calendar_instants(rng: Random) -> int:
+    return rfc3339(rng.choice(MOMENTS) + "Z") + rng.choice([-DAY, -HOUR, -1, 0, 0, 0, 1, HOUR, DAY])
 
 
-def histories(draw: Random) -> list[Entry]:
+def histories(rng: Random) -> list[Entry]:
     """Draw up to eight messages, oldest first."""
-    at = calendar_instants if chance(draw, 4) else instants
+    at = calendar_instants if one_in(rng, 4) else instants
     entries: list[Entry] = []
-    for _ in range(draw.choice([0, 1, 2, 3, 4, 5, 6, 6, 7, 8])):
-        message_id = f"m{draw.randrange(1000)}"
-        if chance(draw, 4):
-            entries.append(TraitsEntry(at(draw), message_id, draw.choice(SOURCES), traits(draw)))
+    for _ in range(rng.choice([0, 1, 2, 3, 4, 5, 6, 6, 7, 8])):
+        message_id = f"m{rng.randrange(1000)}"
+        if one_in(rng, 4):
+            entries.append(TraitsEntry(at(rng), message_id, rng.choice(SOURCES), traits(rng)))
         else:
-            entries.append(happened(draw, at(draw), message_id))
+            entries.append(happened(rng, at(rng), message_id))
     return sorted(entries, key=lambda one: (one.t, one.id, one.source))
 
 
-def happened(draw: Random, t: int, message_id: str) -> TrackEntry:
-    parts = [written(documents(draw)) for _ in range(3)]
-    source = draw.choice([*SOURCES, "else"])
+def happened(rng: Random, t: int, message_id: str) -> TrackEntry:
+    parts = [written(documents(rng)) for _ in range(3)]
+    source = rng.choice([*SOURCES, "else"])
     return TrackEntry(
-        t, message_id, draw.choice([*NAMES, "A", "A", "B"]), draw.choice([*CHANNELS, "app"]), source, *parts
+        t, message_id, rng.choice([*NAMES, "A", "A", "B"]), rng.choice([*CHANNELS, "app"]), source, *parts
     )
 
 
-def traits(draw: Random) -> dict[str, Any]:
-    definitions = documents(draw)
-    if chance(draw, 2):
-        definitions["born"] = draw.choice([*DATES, None])
-    if chance(draw, 3):
-        definitions["timezone"] = draw.choice([*ZONES, *ZONES, *NO_ZONES, None])
-    if chance(draw, 8):
-        definitions[draw.choice(COMPUTED)] = values(draw)
+def traits(rng: Random) -> dict[str, Any]:
+    definitions = documents(rng)
+    if one_in(rng, 2):
+        definitions["born"] = rng.choice([*DATES, None])
+    if one_in(rng, 3):
+        definitions["timezone"] = rng.choice([*ZONES, *ZONES, *NO_ZONES, None])
+    if one_in(rng, 8):
+        definitions[rng.choice(COMPUTED)] = values(rng)
     return definitions
 
 
-def documents(draw: Random) -> dict[str, Any]:
+def documents(rng: Random) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for name in ("a", "a.b", "c", "plan"):
-        if chance(draw, 2):
-            results[name] = values(draw)
-    if chance(draw, 8):
-        results["page"] = {"path": values(draw)}
-    if chance(draw, 6):
-        results["when"] = draw.choice(DATES)
-    if chance(draw, 8):
-        results["tz"] = draw.choice(ZONES)
+        if one_in(rng, 2):
+            results[name] = values(rng)
+    if one_in(rng, 8):
+        results["page"] = {"path": values(rng)}
+    if one_in(rng, 6):
+        results["when"] = rng.choice(DATES)
+    if one_in(rng, 8):
+        results["tz"] = rng.choice(ZONES)
     return results
 
 
-def values(draw: Random) -> Any:
-    match draw.randrange(8):
+def values(rng: Random) -> Any:
+    match rng.randrange(8):
         case 0:
             return None
         case 1:
-            return [draw.choice(SCALARS) for _ in range(draw.randrange(4))]
+            return [rng.choice(SCALARS) for _ in range(rng.randrange(4))]
         case 2:
-            return {name: draw.choice(SCALARS) for name in ("b", "d") if chance(draw, 2)}
-    return draw.choice(SCALARS)
+            return {name: rng.choice(SCALARS) for name in ("b", "d") if one_in(rng, 2)}
+    return rng.choice(SCALARS)
 
 
 def written(document: Any) -> str:
@@ -184,75 +185,75 @@ def written(document: Any) -> str:
 # ------------------------------------------------------------------------------------------------------ world
 
 
-def worlds(draw: Random) -> World:
+def worlds(rng: Random) -> World:
     computed: dict[str, Any] = {}
     for key in COMPUTED:
-        if chance(draw, 2):
-            computed[key] = expressions(draw, DECLARED)
-    bare = World(traits=computed, timezone=draw.choice(ZONES))
-    one = rules(draw, 1, bare)
+        if one_in(rng, 2):
+            computed[key] = expressions(rng, DECLARED)
+    bare = World(traits=computed, timezone=rng.choice(ZONES))
+    one = rules(rng, 1, bare)
     with_one = World(segments={"one": one}, traits=computed, timezone=bare.timezone)
-    stages = [("s1", did(draw, bare)), ("s2", {"segment": "one"}), ("s3", rules(draw, 1, with_one))]
+    stages = [("s1", did(rng, bare)), ("s2", {"segment": "one"}), ("s3", rules(rng, 1, with_one))]
     return World(
-        segments={"one": one, "two": {"any": [{"not": {"segment": "one"}}, leaf(draw, with_one)]}},
-        journeys={"main": stages, "other": [("o1", leaf(draw, bare)), ("o2", leaf(draw, with_one))]},
+        segments={"one": one, "two": {"any": [{"not": {"segment": "one"}}, leaf(rng, with_one)]}},
+        journeys={"main": stages, "other": [("o1", leaf(rng, bare)), ("o2", leaf(rng, with_one))]},
         traits=computed,
         timezone=bare.timezone,
-        bucketing_key=("email", f"{draw.randrange(9)}@example.com"),
+        bucketing_key=("email", f"{rng.randrange(9)}@example.com"),
     )
 
 
-def rules(draw: Random, depth: int, world: World) -> Any:
-    if depth <= 1 or chance(draw, 2):
-        return leaf(draw, world)
-    match draw.randrange(3):
+def rules(rng: Random, depth: int, world: World) -> Any:
+    if depth <= 1 or one_in(rng, 2):
+        return leaf(rng, world)
+    match rng.randrange(3):
         case 0:
-            return {"not": rules(draw, depth - 1, world)}
+            return {"not": rules(rng, depth - 1, world)}
         case 1:
-            return {"all": [rules(draw, depth - 1, world) for _ in range(draw.randint(1, 3))]}
-    return {"any": [rules(draw, depth - 1, world) for _ in range(draw.randint(1, 3))]}
+            return {"all": [rules(rng, depth - 1, world) for _ in range(rng.randint(1, 3))]}
+    return {"any": [rules(rng, depth - 1, world) for _ in range(rng.randint(1, 3))]}
 
 
-def leaf(draw: Random, world: World) -> Any:
+def leaf(rng: Random, world: World) -> Any:
     kinds = [did, did, did, did, edge, aggregate, sequence, sequence, regularly, trait, trait]
     if world.segments:
         kinds += [segment, segment, segment]
     if world.journeys:
         kinds += [stage, stage]
-    if chance(draw, 30):
-        return draw.choice([{"everyone": True}, bucket(draw, world)])
-    return draw.choice(kinds)(draw, world)
+    if one_in(rng, 30):
+        return rng.choice([{"everyone": True}, bucket(rng, world)])
+    return rng.choice(kinds)(rng, world)
 
 
 # ------------------------------------------------------------------------------------------------------ nodes
 
 
-def did(draw: Random, world: World) -> Any:
-    return zoned(draw, {"did": events(draw), **filters(draw, world), **counts(draw), **windows(draw)})
+def did(rng: Random, world: World) -> Any:
+    return zoned(rng, {"did": events(rng), **filters(rng, world), **counts(rng), **windows(rng)})
 
 
-def edge(draw: Random, world: World) -> Any:
-    head = draw.choice(["first", "last"])
-    return zoned(draw, {head: events(draw), **filters(draw, world), **(windows(draw) or {"within": "1d"})})
+def edge(rng: Random, world: World) -> Any:
+    head = rng.choice(["first", "last"])
+    return zoned(rng, {head: events(rng), **filters(rng, world), **(windows(rng) or {"within": "1d"})})
 
 
-def aggregate(draw: Random, world: World) -> Any:
-    node = {draw.choice(AGGREGATES): draw.choice(PATHS), "of": events(draw), **filters(draw, world), **windows(draw)}
-    return zoned(draw, node | comparisons(draw, readable(world)))
+def aggregate(rng: Random, world: World) -> Any:
+    node = {rng.choice(AGGREGATES): rng.choice(PATHS), "of": events(rng), **filters(rng, world), **windows(rng)}
+    return zoned(rng, node | comparisons(rng, readable(world)))
 
 
-def sequence(draw: Random, world: World) -> Any:
+def sequence(rng: Random, world: World) -> Any:
     steps = []
-    for place in range(draw.randint(1, 3)):
-        step = {"did": events(draw), **(filters(draw, world) if chance(draw, 3) else {})}
-        steps.append(step | (gaps(draw) if place else {}))
-    if len(steps) == 1 or chance(draw, 3):
-        steps.append({"not": {"did": events(draw), **filters(draw, world)}, "within": lengths(draw)})
-    same = {"same": draw.sample(PATHS, draw.randint(1, 2))} if chance(draw, 4) else {}
-    window = windows(draw) if chance(draw, 2) else {}
+    for place in range(rng.randint(1, 3)):
+        step = {"did": events(rng), **(filters(rng, world) if one_in(rng, 3) else {})}
+        steps.append(step | (gaps(rng) if place else {}))
+    if len(steps) == 1 or one_in(rng, 3):
+        steps.append({"not": {"did": events(rng), **filters(rng, world)}, "within": lengths(rng)})
+    same = {"same": rng.sample(PATHS, rng.randint(1, 2))} if one_in(rng, 4) else {}
+    window = windows(rng) if one_in(rng, 2) else {}
     if "within" in window and any(outlasts(step, window["within"]) for step in steps):
         del window["within"]
-    return zoned(draw, {"sequence": steps, **same, **window})
+    return zoned(rng, {"sequence": steps, **same, **window})
 
 
 def outlasts(step: dict[str, Any], within: str) -> bool:
@@ -261,101 +262,101 @@ def outlasts(step: dict[str, Any], within: str) -> bool:
     return waits is not None and is_never_longer(within, waits)
 
 
-def gaps(draw: Random) -> dict[str, str]:
-    match draw.randrange(5):
+def gaps(rng: Random) -> dict[str, str]:
+    match rng.randrange(5):
         case 0:
-            return {"within": lengths(draw)}
+            return {"within": lengths(rng)}
         case 1:
-            return {"after_at_least": lengths(draw)}
+            return {"after_at_least": lengths(rng)}
         case 2:
-            return {"after_at_least": draw.choice(["1ms", "5m", "1h"]), "within": draw.choice(LONG)}
+            return {"after_at_least": rng.choice(["1ms", "5m", "1h"]), "within": rng.choice(LONG)}
     return {}
 
 
-def regularly(draw: Random, world: World) -> Any:
-    of_last = draw.randint(1, 3)
-    bounds = {"at_least": draw.randint(1, of_last), "of_last": of_last}
-    period = draw.choice(["day", "day", "week", "month"])
-    return zoned(draw, {"regularly": events(draw), **filters(draw, world), **bounds, "period": period})
+def regularly(rng: Random, world: World) -> Any:
+    of_last = rng.randint(1, 3)
+    bounds = {"at_least": rng.randint(1, of_last), "of_last": of_last}
+    period = rng.choice(["day", "day", "week", "month"])
+    return zoned(rng, {"regularly": events(rng), **filters(rng, world), **bounds, "period": period})
 
 
-def trait(draw: Random, world: World) -> Any:
-    name = draw.choice([*DECLARED, *world.traits])
-    node: dict[str, Any] = {"trait": name, **comparisons(draw, readable(world), prefer_dates=name in ("born", "seen"))}
-    if chance(draw, 3):
-        node |= dwell(draw, "held_for", "changed_within")
-        if chance(draw, 3):
+def trait(rng: Random, world: World) -> Any:
+    name = rng.choice([*DECLARED, *world.traits])
+    node: dict[str, Any] = {"trait": name, **comparisons(rng, readable(world), prefer_dates=name in ("born", "seen"))}
+    if one_in(rng, 3):
+        node |= dwell(rng, "held_for", "changed_within")
+        if one_in(rng, 3):
             node = {key: part for key, part in node.items() if key in ("trait", "held_for", "changed_within")}
-    return zoned(draw, node)
+    return zoned(rng, node)
 
 
-def segment(draw: Random, world: World) -> Any:
-    return zoned(draw, {"segment": draw.choice(list(world.segments)), **membership(draw)})
+def segment(rng: Random, world: World) -> Any:
+    return zoned(rng, {"segment": rng.choice(list(world.segments)), **membership(rng)})
 
 
-def stage(draw: Random, world: World) -> Any:
-    journey = draw.choice(list(world.journeys))
+def stage(rng: Random, world: World) -> Any:
+    journey = rng.choice(list(world.journeys))
     keys = [key for key, _ in world.journeys[journey]]
-    named = {} if journey == world.default_journey and chance(draw, 2) else {"journey": journey}
-    return zoned(draw, {"stage": some_of(draw, keys), **named, **membership(draw)})
+    named = {} if journey == world.default_journey and one_in(rng, 2) else {"journey": journey}
+    return zoned(rng, {"stage": some_of(rng, keys), **named, **membership(rng)})
 
 
-def membership(draw: Random) -> dict[str, Any]:
-    if chance(draw, 4):
+def membership(rng: Random) -> dict[str, Any]:
+    if one_in(rng, 4):
         return {}
-    return {"ever": True} if chance(draw, 4) else dwell(draw, "for_at_least", "entered_within")
+    return {"ever": True} if one_in(rng, 4) else dwell(rng, "for_at_least", "entered_within")
 
 
-def dwell(draw: Random, least: str, most: str) -> dict[str, str]:
-    match draw.randrange(5):
+def dwell(rng: Random, least: str, most: str) -> dict[str, str]:
+    match rng.randrange(5):
         case 0:
-            return {least: draw.choice(SHORT), most: draw.choice(["2d", "1w", "1mo"])}
+            return {least: rng.choice(SHORT), most: rng.choice(["2d", "1w", "1mo"])}
         case 1 | 2:
-            return {least: lengths(draw)}
-    return {most: lengths(draw)}
+            return {least: lengths(rng)}
+    return {most: lengths(rng)}
 
 
-def bucket(draw: Random, _: World) -> Any:
-    low = draw.randrange(80)
-    return {"bucket": [low, low + 20], **({"salt": draw.choice(["", "autumn"])} if chance(draw, 2) else {})}
+def bucket(rng: Random, _: World) -> Any:
+    low = rng.randrange(80)
+    return {"bucket": [low, low + 20], **({"salt": rng.choice(["", "autumn"])} if one_in(rng, 2) else {})}
 
 
-def expressions(draw: Random, names: Sequence[str]) -> Any:
+def expressions(rng: Random, names: Sequence[str]) -> Any:
     """Draw a value expression whose operands read only the given traits."""
     bare = World(traits={}, segments={}, journeys={})
-    head = draw.choice([*AGGREGATES, "count", "first_at", "last_at"])
-    window = windows(draw)
-    conditions = filters(draw, bare) if names else {}
+    head = rng.choice([*AGGREGATES, "count", "first_at", "last_at"])
+    window = windows(rng)
+    conditions = filters(rng, bare) if names else {}
     if head in AGGREGATES:
-        return zoned(draw, {head: draw.choice([*PATHS, "when"]), "of": events(draw), **conditions, **window})
-    return zoned(draw, {head: events(draw), **conditions, **window})
+        return zoned(rng, {head: rng.choice([*PATHS, "when"]), "of": events(rng), **conditions, **window})
+    return zoned(rng, {head: events(rng), **conditions, **window})
 
 
 # -------------------------------------------------------------------------------------------------- modifiers
 
 
-def events(draw: Random) -> Any:
-    return "*" if chance(draw, 4) else some_of(draw, NAMES)
+def events(rng: Random) -> Any:
+    return "*" if one_in(rng, 4) else some_of(rng, NAMES)
 
 
-def some_of(draw: Random, words: list[str]) -> Any:
-    return draw.choice(words) if chance(draw, 2) else draw.sample(words, draw.randint(1, min(2, len(words))))
+def some_of(rng: Random, words: list[str]) -> Any:
+    return rng.choice(words) if one_in(rng, 2) else rng.sample(words, rng.randint(1, min(2, len(words))))
 
 
-def filters(draw: Random, world: World) -> dict[str, Any]:
+def filters(rng: Random, world: World) -> dict[str, Any]:
     node: dict[str, Any] = {}
-    if chance(draw, 7):
-        paths = draw.sample([*PATHS, "when"], draw.randint(1, 2))
+    if one_in(rng, 7):
+        paths = rng.sample([*PATHS, "when"], rng.randint(1, 2))
         node["where"] = {
-            path: draw.choice(SCALARS)
-            if path != "when" and chance(draw, 3)
-            else comparisons(draw, readable(world), prefer_dates=path == "when")
+            path: rng.choice(SCALARS)
+            if path != "when" and one_in(rng, 3)
+            else comparisons(rng, readable(world), prefer_dates=path == "when")
             for path in paths
         }
-    if chance(draw, 8):
-        node["channel"] = some_of(draw, CHANNELS)
-    if chance(draw, 8):
-        node["source"] = some_of(draw, SOURCES)
+    if one_in(rng, 8):
+        node["channel"] = some_of(rng, CHANNELS)
+    if one_in(rng, 8):
+        node["source"] = some_of(rng, SOURCES)
     return node
 
 
@@ -363,9 +364,9 @@ def readable(world: World) -> list[str]:
     return [*DECLARED, *world.traits]
 
 
-def counts(draw: Random) -> dict[str, Any]:
-    low = draw.randint(0, 3)
-    match draw.randrange(6):
+def counts(rng: Random) -> dict[str, Any]:
+    low = rng.randint(0, 3)
+    match rng.randrange(6):
         case 0:
             return {"at_least": low + 1}
         case 1:
@@ -373,56 +374,56 @@ def counts(draw: Random) -> dict[str, Any]:
         case 2:
             return {"exactly": low}
         case 3:
-            return {"between": [low, low + draw.randint(0, 2)]}
+            return {"between": [low, low + rng.randint(0, 2)]}
     return {}
 
 
-def lengths(draw: Random) -> str:
-    return draw.choice([*SHORT, *LONG, *SHORT, *LONG, *CALENDAR])
+def lengths(rng: Random) -> str:
+    return rng.choice([*SHORT, *LONG, *SHORT, *LONG, *CALENDAR])
 
 
-def windows(draw: Random) -> dict[str, Any]:
+def windows(rng: Random) -> dict[str, Any]:
     window: dict[str, Any] = {}
-    match draw.randrange(12):
+    match rng.randrange(12):
         case 0 | 1 | 2 | 8 | 9:
-            window = {"within": lengths(draw)}
+            window = {"within": lengths(rng)}
         case 3:
-            window = {"before": lengths(draw)}
+            window = {"before": lengths(rng)}
         case 4:
-            young, old = draw.choice(SHORT), draw.choice([*LONG, "1mo"])
+            young, old = rng.choice(SHORT), rng.choice([*LONG, "1mo"])
             if old == "1mo" or microseconds(young) < microseconds(old):
                 window = {"before": young, "within": old}
         case 5:
-            window = fixed(draw)
+            window = fixed(rng)
         case 6:
-            window = fixed(draw) if chance(draw, 3) else {}
-            window |= {"during": draw.choice(["weekend", {"hours": [9, 17]}, {"hours": [22, 6]}, {"hours": [0, 12]}])}
+            window = fixed(rng) if one_in(rng, 3) else {}
+            window |= {"during": rng.choice(["weekend", {"hours": [9, 17]}, {"hours": [22, 6]}, {"hours": [0, 12]}])}
         case 7:
             periods = [f"{which}_{period}" for which in ("this", "last") for period in ("week", "month", "year")]
-            window = {"during": draw.choice(["today", "yesterday", *periods])}
+            window = {"during": rng.choice(["today", "yesterday", *periods])}
         case _:
             return {}
-    if "within" not in window and chance(draw, 5):
+    if "within" not in window and one_in(rng, 5):
         window |= {"within": "1w"} if "before" not in window else {}
     return window
 
 
-def fixed(draw: Random) -> dict[str, Any]:
+def fixed(rng: Random) -> dict[str, Any]:
     """Draw ``from`` and ``to`` such that the range is not empty in any timezone."""
-    if chance(draw, 4):
-        return draw.choice([{"from": DAYS[0], "to": INSTANTS[3]}, {"from": INSTANTS[0], "to": DAYS[4]}])
-    bounds = draw.choice([DAYS, INSTANTS])
-    start, end = sorted(draw.sample(range(len(bounds)), 2))
+    if one_in(rng, 4):
+        return rng.choice([{"from": DAYS[0], "to": INSTANTS[3]}, {"from": INSTANTS[0], "to": DAYS[4]}])
+    bounds = rng.choice([DAYS, INSTANTS])
+    start, end = sorted(rng.sample(range(len(bounds)), 2))
     window = {"from": bounds[start], "to": bounds[end]}
-    if chance(draw, 2):
-        del window[draw.choice(["from", "to"])]
+    if one_in(rng, 2):
+        del window[rng.choice(["from", "to"])]
     return window
 
 
-def zoned(draw: Random, node: dict[str, Any]) -> dict[str, Any]:
+def zoned(rng: Random, node: dict[str, Any]) -> dict[str, Any]:
     """Sometimes add a timezone to a node whose result depends on one."""
-    if chance(draw, 3) and depends_on_a_zone(node):
-        return node | {"timezone": draw.choice(ZONES)}
+    if one_in(rng, 3) and depends_on_a_zone(node):
+        return node | {"timezone": rng.choice(ZONES)}
     return node
 
 
@@ -449,67 +450,67 @@ def depends_on_a_zone(node: dict[str, Any]) -> bool:
 # ------------------------------------------------------------------------------------------------ comparisons
 
 
-def comparisons(draw: Random, names: Sequence[str], prefer_dates: bool = False) -> dict[str, Any]:
-    if prefer_dates or chance(draw, 8):
-        return date_comparisons(draw, names)
-    if chance(draw, 6):
-        return {draw.choice(DYNAMIC): operands(draw, names)}
-    match draw.randrange(14):
+def comparisons(rng: Random, names: Sequence[str], prefer_dates: bool = False) -> dict[str, Any]:
+    if prefer_dates or one_in(rng, 8):
+        return date_comparisons(rng, names)
+    if one_in(rng, 6):
+        return {rng.choice(DYNAMIC): operands(rng, names)}
+    match rng.randrange(14):
         case 0:
-            return {draw.choice(["eq", "ne"]): draw.choice(SCALARS)}
+            return {rng.choice(["eq", "ne"]): rng.choice(SCALARS)}
         case 1:
-            return {draw.choice(["gt", "gte", "lt", "lte"]): draw.choice([*NUMBERS, *TEXTS])}
+            return {rng.choice(["gt", "gte", "lt", "lte"]): rng.choice([*NUMBERS, *TEXTS])}
         case 2:
-            return {"gt": draw.choice([-1, 0, 1]), "lte": draw.choice([2, "10", 20])}
+            return {"gt": rng.choice([-1, 0, 1]), "lte": rng.choice([2, "10", 20])}
         case 3:
-            return {"between": [draw.choice([-1, "1"]), draw.choice([1, "10", 20])]}
+            return {"between": [rng.choice([-1, "1"]), rng.choice([1, "10", 20])]}
         case 4:
-            return {draw.choice(["in", "not_in"]): several(draw)}
+            return {rng.choice(["in", "not_in"]): several(rng)}
         case 5:
-            return {draw.choice(["any_of", "all_of", "none_of"]): several(draw)}
+            return {rng.choice(["any_of", "all_of", "none_of"]): several(rng)}
         case 6:
-            return {draw.choice(["contains", "not_contains"]): draw.choice(SCALARS)}
+            return {rng.choice(["contains", "not_contains"]): rng.choice(SCALARS)}
         case 7:
-            return {draw.choice(["starts_with", "ends_with"]): draw.choice(TEXTS)}
+            return {rng.choice(["starts_with", "ends_with"]): rng.choice(TEXTS)}
         case 8:
-            return {"exists": chance(draw, 2)}
+            return {"exists": one_in(rng, 2)}
         case 9:
-            text = draw.choice(["x", "X", "strasse", "STRASSE"])
+            text = rng.choice(["x", "X", "strasse", "STRASSE"])
             operators = ["eq", "ne", "contains", "not_contains", "starts_with", "ends_with"]
-            return {draw.choice(operators): text, "ignore_case": True}
+            return {rng.choice(operators): text, "ignore_case": True}
         case 10:
-            return {"matches": draw.choice(PATTERNS), **({"ignore_case": True} if chance(draw, 2) else {})}
+            return {"matches": rng.choice(PATTERNS), **({"ignore_case": True} if one_in(rng, 2) else {})}
         case 11:
-            return {draw.choice(["any_of", "none_of"]): ["X", "strasse", 1], "ignore_case": True}
+            return {rng.choice(["any_of", "none_of"]): ["X", "strasse", 1], "ignore_case": True}
         case 12:
-            return draw.choice([{"in": ["X", "strasse", 1], "ignore_case": True}, {"gte": "X", "lt": "Z"}])
+            return rng.choice([{"in": ["X", "strasse", 1], "ignore_case": True}, {"gte": "X", "lt": "Z"}])
     return {"exists": True, "ne": "x", "not_contains": 1}
 
 
 DYNAMIC = ["eq", "ne", "gt", "gte", "lt", "lte", "contains", "not_contains", "starts_with", "ends_with"]
 
 
-def several(draw: Random) -> list[Any]:
+def several(rng: Random) -> list[Any]:
     results: list[Any] = []
-    for item in draw.sample(SCALARS, draw.randint(1, 3)):
+    for item in rng.sample(SCALARS, rng.randint(1, 3)):
         if not any(other == item and isinstance(other, bool) == isinstance(item, bool) for other in results):
             results.append(item)
     return results
 
 
-def operands(draw: Random, names: Sequence[str]) -> Any:
-    return {"trait": draw.choice(names)} if chance(draw, 2) else expressions(draw, [])
+def operands(rng: Random, names: Sequence[str]) -> Any:
+    return {"trait": rng.choice(names)} if one_in(rng, 2) else expressions(rng, [])
 
 
-def date_comparisons(draw: Random, names: Sequence[str]) -> dict[str, Any]:
-    match draw.randrange(6):
+def date_comparisons(rng: Random, names: Sequence[str]) -> dict[str, Any]:
+    match rng.randrange(6):
         case 0:
-            bound = operands(draw, names) if chance(draw, 3) else draw.choice([*DAYS, *INSTANTS])
-            return {draw.choice(["after", "before_date"]): bound}
+            bound = operands(rng, names) if one_in(rng, 3) else rng.choice([*DAYS, *INSTANTS])
+            return {rng.choice(["after", "before_date"]): bound}
         case 1:
             return {"after": DAYS[1], "before_date": INSTANTS[3]}
         case 2:
-            return {"within_last": lengths(draw)}
+            return {"within_last": lengths(rng)}
         case 3:
-            return {"within_next": lengths(draw)}
-    return {"anniversary_within": draw.choice(["1h", "1d", "1w", "1mo"])}
+            return {"within_next": lengths(rng)}
+    return {"anniversary_within": rng.choice(["1h", "1d", "1w", "1mo"])}

@@ -100,13 +100,13 @@ def test_later_messages_are_ignored() -> None:
 @pytest.mark.parametrize("seed", range(60))
 def test_truth_does_not_change_between_tried_instants(seed: int) -> None:
     """Try random instants between them. The reference evaluator has missed an instant if the truth changes there."""
-    draw = Random(seed)
-    question = questions(draw, 2)
+    rng = Random(seed)
+    question = questions(rng, 2)
     for rule in question.rules:
-        t = clocks(draw, rule, question)
+        t = clocks(rng, rule, question)
         reading = Evaluator(question.history, t, question.world)
         change = reading.next_change(rule, t)
         for _ in range(20):
-            u = t + draw.choice([1, HOUR // 60, HOUR, DAY, 30 * DAY]) * draw.randint(1, 30)
+            u = t + rng.choice([1, HOUR // 60, HOUR, DAY, 30 * DAY]) * rng.randint(1, 30)
             if u < min(reading.horizon, change or reading.horizon):
                 assert reading.holds(rule, u) == reading.holds(rule, t), (rule, u)

@@ -8,7 +8,7 @@ import pytest
 
 from app.rules.engine.series import Series
 from app.rules.engine.touchpoint_view import TouchpointView
-from tests.support.rule_engine import Known, compiled, segment
+from tests.support.rule_engine import CustomerFacts, compiled, segment
 
 LONG = "1" + "0" * 399
 
@@ -148,7 +148,7 @@ def test_trait_exact_name_precedes_path() -> None:
         ({"a": [1]}, False),
         ({}, False),
     ):
-        assert rules.holds("segment:s", Known({}, traits), 0) == expected
+        assert rules.holds("segment:s", CustomerFacts({}, traits), 0) == expected
 
 
 def test_date_bound_uses_customer_timezone() -> None:
@@ -166,4 +166,4 @@ def test_date_bound_uses_customer_timezone() -> None:
         (7, True),
         (["UTC"], True),
     ):
-        assert rules.holds("segment:s", Known({leaf.id: series}, {"timezone": zone}), evening) == expected
+        assert rules.holds("segment:s", CustomerFacts({leaf.id: series}, {"timezone": zone}), evening) == expected

@@ -72,15 +72,15 @@ def is_change(actual: int | None, expected: int | None, reference: Evaluator) ->
     return actual == expected
 
 
-def check_question(question: Question, draw: Random, clocks_count: int) -> int:
+def check_question(question: Question, rng: Random, clocks_count: int) -> int:
     """Compare all rules of the question at several instants; return the number of compared cases."""
     keys = {f"r{number}": rule for number, rule in enumerate(question.rules)}
     ruleset = ruleset_of_all(keys, question.world)
     cases = 0
     for clock_number in range(clocks_count):
-        t = clocks(draw, draw.choice(question.rules), question)
-        cuts = [draw.randint(0, len(question.history)) for _ in range(draw.randint(0, 3))]
-        points_max = draw.choice([1, 2, 3, 256])
+        t = clocks(rng, rng.choice(question.rules), question)
+        cuts = [rng.randint(0, len(question.history)) for _ in range(rng.randint(0, 3))]
+        points_max = rng.choice([1, 2, 3, 256])
         customer = folded(
             ruleset, question.history, t, points_max, cuts=cuts, bucketing_key=question.world.bucketing_key
         )
@@ -132,11 +132,11 @@ def expected_transitions(
 def test_engine_agrees_with_reference(block: int) -> None:
     cases, seed = 0, block * 1_000_000
     while cases < CASES_PER_BLOCK:
-        draw = Random(seed)
+        rng = Random(seed)
         try:
-            cases += check_question(questions(draw, RULES_AT_ONCE), draw, CLOCKS)
+            cases += check_question(questions(rng, RULES_AT_ONCE), rng, CLOCKS)
         except Exception as error:
-            error.add_note(f"seed {seed}: run check(questions(draw, {RULES_AT_ONCE}), draw, {CLOCKS}) with it")
+            error.add_note(f"seed {seed}: run check_question(questions(rng, {RULES_AT_ONCE}), rng, {CLOCKS}) with it")
             raise
         seed += 1
 
@@ -147,9 +147,9 @@ def test_number_of_reference_cases_is_large() -> None:
 
 @settings(quick_settings, max_examples=case_count_at_most(150))
 @given(randoms)
-def test_single_rule_agrees_with_reference(draw: Random) -> None:
+def test_single_rule_agrees_with_reference(rng: Random) -> None:
     """Hypothesis draws single cases, so that it can reduce a failing case."""
-    check_question(questions(draw, 1), draw, 1)
+    check_question(questions(rng, 1), rng, 1)
 
 
 # ------------------------------------------------------------------------------------------------ regressions
@@ -239,9 +239,9 @@ def test_touchpoints_of_one_instant_enter_and_leave_together(window: dict[str, s
 
 @settings(quick_settings, max_examples=case_count_at_most(60))
 @given(randoms)
-def test_not_is_complement_and_changes_at_same_instant(draw: Random) -> None:
-    question = questions(draw, 1)
-    rule, t = question.rules[0], clocks(draw, question.rules[0], question)
+def test_not_is_complement_and_changes_at_same_instant(rng: Random) -> None:
+    question = questions(rng, 1)
+    rule, t = question.rules[0], clocks(rng, question.rules[0], question)
     ruleset = ruleset_of_all({"asked": rule, "opposite": {"not": rule}}, question.world)
     state = folded(ruleset, question.history, t, bucketing_key=question.world.bucketing_key).state
     if state.born is not None:
@@ -255,10 +255,10 @@ def test_not_is_complement_and_changes_at_same_instant(draw: Random) -> None:
     st.sampled_from([("eq", "ne"), ("in", "not_in"), ("contains", "not_contains"), ("any_of", "none_of")]),
     st.sampled_from(SCALARS),
 )
-def test_negative_operators_are_complements(draw: Random, pair: tuple[str, str], operand: Any) -> None:
-    item = TrackEntry(START, "m", "A", "web", "site", written(documents(draw)), "{}", "{}")
+def test_negative_operators_are_complements(rng: Random, pair: tuple[str, str], operand: Any) -> None:
+    item = TrackEntry(START, "m", "A", "web", "site", written(documents(rng)), "{}", "{}")
     operand_json = [operand] if pair[0] in ("in", "any_of") else operand
-    path = draw.choice(["a", "a.b", "c.d", "plan"])
+    path = rng.choice(["a", "a.b", "c.d", "plan"])
     matches = [
         compiled(segment("s", {"did": "*", "where": {path: {operator: operand_json}}})).match_leaves(occurrence(item))
         for operator in pair
@@ -268,8 +268,8 @@ def test_negative_operators_are_complements(draw: Random, pair: tuple[str, str],
 
 @settings(quick_settings, max_examples=case_count_at_most(100))
 @given(randoms)
-def test_rule_round_trips_through_json_with_same_leaves(draw: Random) -> None:
-    question = questions(draw, 1)
+def test_rule_round_trips_through_json_with_same_leaves(rng: Random) -> None:
+    question = questions(rng, 1)
     rule = question.rules[0]
     serialized = rule_to_json(parse_rule(rule))
     assert serialized == rule
@@ -282,8 +282,8 @@ def test_rule_round_trips_through_json_with_same_leaves(draw: Random) -> None:
 
 @settings(quick_settings, max_examples=case_count_at_most(60))
 @given(randoms)
-def test_message_changes_only_rules_that_read_it(draw: Random) -> None:
-    question = questions(draw, 2)
+def test_message_changes_only_rules_that_read_it(rng: Random) -> None:
+    question = questions(rng, 2)
     rules = {f"r{number}": rule for number, rule in enumerate(question.rules)}
     ruleset = ruleset_of_all(rules, question.world)
     history = question.history
@@ -303,12 +303,12 @@ def test_message_changes_only_rules_that_read_it(draw: Random) -> None:
 
 @settings(quick_settings, max_examples=case_count_at_most(50))
 @given(randoms)
-def test_explanation_agrees_with_reference_and_lists_touchpoints(draw: Random) -> None:
+def test_explanation_agrees_with_reference_and_lists_touchpoints(rng: Random) -> None:
     """Check every node of a rule with counts under all, any and not."""
-    history = [entry for entry in histories(draw) if isinstance(entry, TrackEntry)]
-    t = instants(draw)
-    parts: list[Any] = [{"did": some_of(draw, ["A", "B"]), "within": draw.choice(["1h", "1d"])}]
-    parts.append({"did": "*", "where": {"a": comparisons(draw, ["a"])}, "at_least": draw.randint(1, 3)})
+    history = [entry for entry in histories(rng) if isinstance(entry, TrackEntry)]
+    t = instants(rng)
+    parts: list[Any] = [{"did": some_of(rng, ["A", "B"]), "within": rng.choice(["1h", "1d"])}]
+    parts.append({"did": "*", "where": {"a": comparisons(rng, ["a"])}, "at_least": rng.randint(1, 3)})
     rule = {"any": [{"not": parts[0]}, {"all": parts}]}
     ruleset = ruleset_of(rule, EMPTY_WORLD).ruleset_for_explanation(RULE_ID)
     reference = Evaluator(history, t, EMPTY_WORLD)

@@ -561,9 +561,9 @@ MUTATIONS: tuple[Callable[[Any], Iterator[Case]], ...] = (
 )
 
 
-def wrap_in_valid_rule(draw: Random, rule: Any, at: Location) -> Case:
+def wrap_in_valid_rule(rng: Random, rule: Any, at: Location) -> Case:
     """Return the invalid rule alone or, often, nested in a valid rule."""
-    match draw.randrange(5):
+    match rng.randrange(5):
         case 0:
             return {"all": [{"did": "A"}, rule]}, ("all", 1, *at)
         case 1:
@@ -575,10 +575,10 @@ def wrap_in_valid_rule(draw: Random, rule: Any, at: Location) -> Case:
 
 def make_mutants(change: Callable[[Any], Iterator[Case]], limit: int = 400) -> list[Case]:
     """Return different mutants of one mutation. If there are more than ``limit``, return a random sample."""
-    draw = Random(f"{SEED} {change.__name__}")
+    rng = Random(f"{SEED} {change.__name__}")
     mutants = {repr(document): (document, at) for rule in CORPUS for document, at in change(rule)}
-    chosen = draw.sample(list(mutants.values()), min(limit, len(mutants)))
-    return [wrap_in_valid_rule(draw, document, at) for document, at in chosen]
+    chosen = rng.sample(list(mutants.values()), min(limit, len(mutants)))
+    return [wrap_in_valid_rule(rng, document, at) for document, at in chosen]
 
 
 # --------------------------------------------------------------------------------------------------- the tests
@@ -670,11 +670,11 @@ def test_deeply_nested_rule_is_refused(node_number: int, root: Any) -> None:
 
 
 def test_deeply_nested_mix_of_nodes_is_refused() -> None:
-    draw = Random(SEED)
+    rng = Random(SEED)
     for _ in range(20):
         rule: Any = {"did": "A"}
         for _ in range(5_000):
-            rule = draw.choice(NESTING_NODES)(rule)
+            rule = rng.choice(NESTING_NODES)(rule)
         check_refused(rule)
 
 
