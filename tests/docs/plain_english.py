@@ -160,7 +160,10 @@ _SQL: Final = re.compile(
 
 
 def read_python(path: Path, source: str) -> Iterator[Text]:
-    """Yield docstrings, comments, names of tests and, in ``app``, strings of at least three words."""
+    """Yield docstrings, comments, names of tests and, in ``app``, strings of at least three words.
+
+    Directives for formatters and linters are skipped, and so are time formats such as ``%d %b %Y``.
+    """
     tree = ast.parse(source)
     docstrings: set[int] = set()
     for node in ast.walk(tree):
@@ -201,7 +204,8 @@ def _read_strings(path: Path, tree: ast.AST, docstrings: set[int]) -> Iterator[T
             content = node.value
         else:
             continue
-        if len(re.findall(r"(?<![\w\\])[A-Za-z][a-z']*(?=[\s.,;:?!]|$)", content)) >= 3 and not _SQL.search(content):
+        words = re.findall(r"(?<![\w\\%])[A-Za-z][a-z']*(?=[\s.,;:?!]|$)", content)
+        if len(words) >= 3 and not _SQL.search(content):
             yield Text(path, node.lineno, "string", content.strip())
 
 
@@ -210,7 +214,7 @@ def _read_comments(path: Path, source: str) -> Iterator[Text]:
     block: list[str] = []
     start = last = 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type != tokenize.COMMENT or re.match(r"#(?:!| -{5,}|:|\s*(?:noqa|type:|pragma))", token.string):
+        if token.type != tokenize.COMMENT or re.match(r"#(?:!| -{5,}|:|\s*(?:noqa|type:|pragma|fmt:))", token.string):
             continue
         line, column = token.start
         content = re.sub(r"#\s*(?:noqa|type:\s*ignore)\S*(?:: ?\S+)?(?: -)?|^#+ ?", "", token.string)

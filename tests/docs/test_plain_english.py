@@ -115,6 +115,7 @@ def test_reader_yields_every_kind_of_python_text() -> None:
 
 LIMIT = 3
 """Attribute."""
+DAYS = ["%d %b %Y"]  # fmt: skip
 
 
 def test_one():
