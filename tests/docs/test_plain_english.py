@@ -49,6 +49,11 @@ UNCLEAR: Final[tuple[tuple[Kind, str], ...]] = (
     ("comment", "It reads that many rows."),
     ("comment", "Whatever the client sends."),
     ("comment", "It depends on what it makes of it."),
+    ("comment", "A union is no model."),
+    ("comment", "SES names none."),
+    ("comment", "Wait for so many requests."),
+    ("comment", "SDKs wait some seconds."),
+    ("comment", "It cannot be valid any more."),
     ("docstring", "Of a batch, the messages that were accepted."),
     ("comment", "Both servers answer alike."),
     ("comment", "The default, where there is none."),
@@ -69,6 +74,7 @@ PLAIN: Final[tuple[tuple[Kind, str], ...]] = (
     ("string", "Not found"),
     ("string", "Rebuild every customer from the log and report how many differed (expected: 0)"),
     ("name", "test refund counts only successful transactions"),
+    ("comment", "There is no limit. It is no longer valid, and so many that none fits; any more than two are refused."),
     ("comment", "The value is None, and that's all. It's apart from the others; `*` stands for any path."),
 )
 

@@ -161,7 +161,7 @@ def test_last_process_stops_the_cluster(data_dir: Path) -> None:
     assert first.pid is None
 
 
-def test_postmaster_left_to_another_process_is_no_resource_leak(data_dir: Path) -> None:
+def test_postmaster_left_to_another_process_causes_no_resource_warning(data_dir: Path) -> None:
     first = EmbeddedPostgres(data_dir)
     first.start()
     second, _ = start_holder(data_dir)
