@@ -35,7 +35,7 @@ def create_key(
         ),
     ],
     source: Annotated[str, typer.Option(help="Source of a write key; created if it does not exist.")] = "default",
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    name: Annotated[str, typer.Option(help="Purpose of the key.")] = "",
     data: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:

@@ -39,7 +39,7 @@ class Call(msgspec.Struct, kw_only=True):
     """One Segment-style call: track if it has an ``event``, alias if it has a ``previous_id``, otherwise identify.
 
     Values are those that the tool sent; None and empty values are dropped. Ingestion validates the identities as it
-    does for every message: it drops junk and normalises e-mail addresses and phone numbers.
+    does for every message: it drops junk and normalises email addresses and phone numbers.
     """
 
     id: str

@@ -164,7 +164,7 @@ class SessionTotals(msgspec.Struct):
 
 
 def is_visit(type: str, channel: str, library: str | None) -> bool:
-    """Return True if a touchpoint happened on a page or in an app, and not in an e-mail, a call or on a server.
+    """Return True if a touchpoint happened on a page or in an app, and not in an email, a call or on a server.
 
     The channel of a page view from an ad or a search is not ``web``, so the library that sent it counts too.
     """

@@ -2,7 +2,12 @@
 
 ``python -m tests.docs.plain_english [PATH ...]`` prints each finding and, at the end, the share of docstrings and
 comments that have one. The rules are words and openings that made this project's texts hard to read, and sentences of
-more than 40 words. The rules are a safety net: a text that passes can still be unclear.
+more than 40 words. When the check was written they marked 44 % of all docstrings and comments, and 1.5 to 3.2 % of those
+of starlette, httpx, FastAPI, uvicorn and asyncpg.
+
+The rules are a safety net: a text that passes can still be unclear. Not read are: strings of fewer than three words or
+outside ``app/``, SQL with its comments, strings of JavaScript, HTML, CSS, JSON, TOML, YAML, the Makefile, the Dockerfile
+and messages of commits.
 """
 
 from __future__ import annotations
@@ -89,7 +94,9 @@ _CLAUSE_OPENING: Final = re.compile(
     r"(?:What|Which|Who|Whom|Whose|Where|When|Whether|Why|How|However|That|Than|Although|Though|Because|While|Until|As)\b"
     r"(?! (?:an? |the )?HTTP)"
 )
-_OF_OPENING: Final = re.compile(r"(?:Of|By) (?:an?|the|one|each|all|its|those|them|it)\b")
+_RELATIVE_OPENING: Final = re.compile(r"(?:What|Who|Whom|Whose|Which|Whatever)\b(?![^.]*\?)")
+"""Openings of comments and strings; a question may begin so."""
+_OF_OPENING: Final = re.compile(r"Of (?!course)\w+|By (?:an?|the|one|each|all|its|those|them|it)\b")
 _NOUN_OPENING: Final = re.compile(
     r"(?:The|An?|One|Two|All|Each|Every|Its|Their|His|No|Not|None|This|These|Those|It|They|There|Nothing|Everything"
     r"|Only|Also|Same|Both|Some|Any|Such|So|For|In|On|At|From|To|With|Without|After|Before|Once|Here|Does|Is|Are|Has)\b"
@@ -119,6 +126,8 @@ def find(text: Text) -> Iterator[Finding]:
         yield Finding(text, "possessive without a noun", match[0])
     if text.kind in ("docstring", "function"):
         yield from _find_in_opening(text, prose)
+    elif text.kind in ("comment", "string") and (match := _RELATIVE_OPENING.match(prose) or _OF_OPENING.match(prose)):
+        yield Finding(text, "opens with a clause", match[0])
     for sentence in _sentences(prose):
         words = len(re.findall(r"[^\W\d_][\w'-]*", sentence))
         if words > SENTENCE_WORDS_MAX:

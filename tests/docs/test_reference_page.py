@@ -31,10 +31,11 @@ OPERATIONS = REFERENCE / "operations.md"
 IDENTITIES = REFERENCE / "identities.md"
 
 
-def shown(default: Any) -> str:
+def environment_value(default: Any) -> str:
+    """Return a default as it would be written into the environment."""
     if default is None:
         return "unset"
-    return f"{default:,}" if isinstance(default, int) else f"`{default}`"
+    return "`[]`" if default == () else f"`{default}`"
 
 
 def source_of(package: str) -> str:
@@ -48,7 +49,8 @@ def variable(name: str) -> str:
 def test_limits_are_those_of_the_code() -> None:
     listed = [row for row in rows(SETTINGS) if row[0].strip("`") in Limits.model_fields]
     assert listed == [
-        [f"`{name}`", shown(field.default), field.description] for name, field in Limits.model_fields.items()
+        [f"`{name}`", environment_value(field.default), field.description]
+        for name, field in Limits.model_fields.items()
     ]
 
 
@@ -57,7 +59,7 @@ def test_settings_are_those_of_the_code() -> None:
     listed = {row[0].strip("`"): row[1:] for row in rows(SETTINGS) if row[0].strip("`") in fields}
     assert list(listed) == list(fields)
     for name, field in fields.items():
-        default = "a [list](identities.md#junk)" if name == "SEGUE_JUNK_IDS" else shown(field.default)
+        default = "a [list](identities.md#junk)" if name == "SEGUE_JUNK_IDS" else environment_value(field.default)
         assert listed[name] == [default, field.description], name
 
 
@@ -190,7 +192,7 @@ def test_identity_kinds_junk_ids_and_caps_are_listed() -> None:
     junk_lists = [json.loads(text) for language, text in blocks(IDENTITIES) if language == "json" and text[0] == "["]
     assert [tuple(junk_ids) for junk_ids in junk_lists] == [JUNK_IDS]
     for name in ("anonymous_ids_per_customer_max", "contact_ids_per_customer_max", "other_ids_per_customer_max"):
-        default = shown(Settings.model_fields[name].default)
+        default = environment_value(Settings.model_fields[name].default)
         assert [default, f"`{variable(name)}`"] in [row[1:] for row in rows(IDENTITIES)]
 
 

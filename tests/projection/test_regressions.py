@@ -80,7 +80,7 @@ def test_series_overflow_within_one_flush_is_exact(database_url: str, batches: l
 
 
 def test_transition_cause_is_independent_of_arrival_order(database_url: str) -> None:
-    """Of two purchases at one instant, the cause is the later one in order, even if it arrives first."""
+    """If two purchases have one instant, the later one in order is the cause, even if it arrives first."""
 
     async def check(pipeline: Pipeline) -> None:
         await pipeline.send([item(track(1, T0))])

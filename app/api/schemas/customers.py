@@ -22,7 +22,7 @@ _CLOSED = ConfigDict(extra="forbid")
 
 class CauseOut(BaseModel):
     model_config = describe_schema(
-        "What caused the change: a message, or the passing of time.",
+        "Cause of the change: a message, or the passing of time.",
         {"kind": "message", "message_id": "m-1", "source": "default"},
     )
 
@@ -156,8 +156,10 @@ class SegmentStayOut(BaseModel):
     left_at: OptionalInstant = Field(
         None, description="End of the interval; null means that it has not ended. Present only with `history`."
     )
-    cause: CauseOut | None = Field(None, description="What started the interval. Present only with `history`.")
-    left_cause: CauseOut | None = Field(None, description="What ended the interval. Present only with `history`.")
+    cause: CauseOut | None = Field(None, description="Cause of the start of the interval. Present only with `history`.")
+    left_cause: CauseOut | None = Field(
+        None, description="Cause of the end of the interval. Present only with `history`."
+    )
 
 
 class SegmentsOfCustomerOut(BaseModel):

@@ -73,7 +73,7 @@ class QuarantineReplayIn(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "description": "Which quarantined messages to replay, and how to correct them.",
+            "description": "Filter of the quarantined messages to replay, and the patch that corrects them.",
             "examples": [
                 {
                     "filter": {"code": "tracking_plan", "event": "Order Completed"},

@@ -30,7 +30,7 @@ class ConnectorOut(BaseModel):
     name: str
     family: str
     secret: str = Field(
-        description="What to enter as the secret, in the tool's words. Empty means that Segue generates a token."
+        description="Name of the secret in the tool's interface. Empty means that Segue generates a token."
     )
     makes_token: bool
     steps: list[str] = Field(description="Setup steps; {url} is the URL of the webhook.")
@@ -127,7 +127,7 @@ class DryRunMessageOut(BaseModel):
 
 class DeliveryDryRunOut(BaseModel):
     model_config = describe_schema(
-        "What a webhook would store. Segue ran all steps and rolled them back.",
+        "Result of a dry run: Segue ran all steps of a webhook and rolled them back.",
         {
             "signature": "verified",
             "messages": [],

@@ -1,4 +1,4 @@
-"""Helpers of the e-mail connectors: detection of opens and clicks by machines, and readers of payload fields."""
+"""Helpers of the email connectors: detection of opens and clicks by machines, and readers of payload fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHANNEL: Final = "email"
 _ENGAGEMENT_NAMES: Final = ("email.opened", "email.clicked")
 
 _MACHINE_WORDS: Final = (
-    # Mail clients and proxies that fetch images when an e-mail arrives, not when a person opens it.
+    # Mail clients and proxies that fetch images when an email arrives, not when a person opens it.
     "googleimageproxy",
     "yahoomailproxy",
     "ggpht.com",

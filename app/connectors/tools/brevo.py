@@ -1,4 +1,4 @@
-"""Brevo (formerly Sendinblue) connector: webhooks of transactional e-mails, campaigns and contacts.
+"""Brevo (formerly Sendinblue) connector: webhooks of transactional emails, campaigns and contacts.
 
 A body is one JSON object, or an array if batching is on. Events have no id (``id`` is the webhook's id), and only the
 epoch timestamps are in UTC. Requests are not signed: they are authenticated with a token.
@@ -109,7 +109,7 @@ CONNECTOR: Final = Connector(
         "In Brevo open Settings, Webhooks, and add a transactional webhook with the URL {url}?token=TOKEN. A Bearer"
         " token or the password of Basic auth works too. Add a marketing webhook in the same way.",
         "Select the events to send. Opens by a privacy proxy are marked as opens of a machine.",
-        "In your e-mails, add user_id as JSON to the header X-Mailin-custom, so that clicks are linked to the user.",
+        "In your emails, add user_id as JSON to the header X-Mailin-custom, so that clicks are linked to the user.",
     ),
     sample=b'{"event":"click","email":"user@example.com","id":26224,"date":"2026-05-04 12:00:00","ts":1777888800,'
     b'"message-id":"<202605041000.1@smtp-relay.example.com>","ts_event":1777888800,"subject":"News",'

@@ -1,6 +1,6 @@
-"""HubSpot connector: app subscriptions to contacts, tickets and conversations, e-mail events, and workflow contacts.
+"""HubSpot connector: app subscriptions to contacts, tickets and conversations, email events, and workflow contacts.
 
-Subscription events contain object ids only, so a contact has only its id until HubSpot sends its e-mail address. Ids
+Subscription events contain object ids only, so a contact has only its id until HubSpot sends its email address. Ids
 are unique within one portal, so the identity is ``<portal>:<contact>``, such as ``33:1246965``. Events about companies,
 deals, and tickets without a contact are ignored. Requests carry signature version v3 (HMAC-SHA256 with a timestamp);
 the older versions v1 and v2 (SHA-256) are accepted if the source's option ``signatures`` lists them.
@@ -121,7 +121,7 @@ def map_event(event: Event, received_at: int) -> Iterable[Call | Erasure]:
         return [_map_mail_event(event)]
     if isinstance(event.get("properties"), dict):
         return [_map_workflow_contact(event)]
-    raise Unreadable("an event needs the field `subscriptionType`; an e-mail event needs `type` and `recipient`")
+    raise Unreadable("an event needs the field `subscriptionType`; an email event needs `type` and `recipient`")
 
 
 def _resolve_object_type(kind: str, event: Event) -> str:
@@ -182,7 +182,7 @@ def _build_source_properties(event: Event) -> dict[str, Any]:
 
 
 def _map_property_change(event: Event) -> Iterable[Call]:
-    """Map a changed property to a trait, or to an identity if it is the e-mail address or phone number.
+    """Map a changed property to a trait, or to an identity if it is the email address or phone number.
 
     A change of the lifecycle stage is a touchpoint too.
     """

@@ -255,7 +255,7 @@ CONNECTORS: Final = (
             "In Mailchimp Transactional open Settings, Webhooks, and add a webhook with the URL {url}.",
             "Select the events to send. Copy the webhook key, and enter it as the secret of this source.",
             "If a proxy rewrites the URL, set the option url to the URL as entered in Mailchimp, which signs it.",
-            "Add user_id to the metadata of your e-mails, so that clicks are linked to the user.",
+            "Add user_id to the metadata of your emails, so that clicks are linked to the user.",
         ),
         sample_headers=_FORM,
         sample=b"mandrill_events=%5B%7B%22event%22%3A%22click%22%2C%22_id%22%3A%22m-1%22%2C%22ts%22%3A1777888800%2C"

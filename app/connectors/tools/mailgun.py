@@ -1,4 +1,4 @@
-"""Mailgun connector: e-mail events in the current JSON format and in the form fields of old accounts.
+"""Mailgun connector: email events in the current JSON format and in the form fields of old accounts.
 
 The body contains one event and an HMAC-SHA256 of a timestamp and a random token; it does not cover the event. Each
 token is therefore accepted for one body only. A retry may have another token, so the message id is derived from the
@@ -182,7 +182,7 @@ CONNECTOR: Final = Connector(
     steps=(
         "In Mailgun open Sending, Webhooks, select the domain, and add the URL {url} for each event type.",
         "Copy the HTTP webhook signing key (Settings, API security), and enter it as the secret of this source.",
-        "Send the variable v:user_id with your e-mails, so that clicks are linked to the user.",
+        "Send the variable v:user_id with your emails, so that clicks are linked to the user.",
     ),
     sample=b'{"signature":{"timestamp":"1777888800","token":"651869375b9df3c98fc15c4889b102119add1235c38fc92824",'
     b'"signature":""},"event-data":{"event":"failed","severity":"temporary","id":"hTWCTD81RtiDN",'

@@ -93,7 +93,7 @@ def _build_properties(event: Event) -> dict[str, Any]:
 
 
 def _map_received_mail(event: Event) -> Call:
-    """Map an inbound e-mail, which a customer wrote."""
+    """Map an inbound email, which a customer wrote."""
     sender = parse_object(event.get("FromFull")).get("Email") or extract_address(event.get("From"))
     message = event.get("MessageID")
     return Call(
@@ -113,7 +113,7 @@ def _map_received_mail(event: Event) -> Call:
 
 
 def _parse_date(value: Any) -> Any:
-    """Convert an e-mail date (``Thu, 5 Apr 2012 16:59:01 +0200``) to RFC 3339; return any other value unchanged."""
+    """Convert an email date (``Thu, 5 Apr 2012 16:59:01 +0200``) to RFC 3339; return any other value unchanged."""
     try:
         return parsedate_to_datetime(value).isoformat()
     except (TypeError, ValueError):
@@ -131,9 +131,9 @@ CONNECTOR: Final = Connector(
         "Generate a token for this source. Postmark does not sign its webhooks, so each request must carry the token.",
         "In Postmark open the server, the message stream, Webhooks, and add {url}?token=TOKEN, or {url} with the token"
         " as the password of Basic auth.",
-        "Select Delivery, Bounce, Spam complaint, Open, Link click and Subscription change. To receive e-mails that"
+        "Select Delivery, Bounce, Spam complaint, Open, Link click and Subscription change. To receive emails that"
         " customers write, enter the same URL as the inbound webhook.",
-        "Add user_id to the metadata of your e-mails, so that clicks are linked to the user.",
+        "Add user_id to the metadata of your emails, so that clicks are linked to the user.",
     ),
     sample=b'{"RecordType":"Click","MessageStream":"outbound","MessageID":"f4830d10-9c35-4f0c-bca3-3d9b459821f8",'
     b'"ReceivedAt":"2026-05-04T10:00:00.9065619Z","Recipient":"user@example.com",'

@@ -1,7 +1,7 @@
 """SendGrid connector: the signed Event Webhook, an array of events per request.
 
 SendGrid signs the timestamp and the body with ECDSA; Segue stores the public verification key. Custom arguments of the
-sender are fields of the event, or of ``unique_args`` for older e-mails.
+sender are fields of the event, or of ``unique_args`` for older emails.
 
 Source: https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event and
 https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-started-event-webhook-security-features
@@ -135,7 +135,7 @@ CONNECTOR: Final = Connector(
         "In SendGrid open Settings, Mail Settings, Event Webhooks, and create a webhook with the URL {url}.",
         "Select the events to send, turn on Signature Verification, and save.",
         "Copy the verification key, and enter it as the secret of this source.",
-        "Add user_id as a custom argument to your e-mails, so that clicks are linked to the user.",
+        "Add user_id as a custom argument to your emails, so that clicks are linked to the user.",
     ),
     sample=b'[{"email":"user@example.com","timestamp":1777888800,"event":"click","sg_event_id":"ZXZ0LTE",'
     b'"sg_message_id":"abc.filter0001.1.2.0","url":"https://example.com/p","useragent":"Mozilla/5.0 (X11; Linux)",'

@@ -1,4 +1,4 @@
-"""Amazon SES connector: e-mail events that SES publishes to an SNS topic.
+"""Amazon SES connector: email events that SES publishes to an SNS topic.
 
 It reads the event publishing format (``eventType``) and feedback notifications (``notificationType``). A notification
 about several recipients becomes one touchpoint for each of them.
@@ -278,7 +278,7 @@ CONNECTOR: Final = Connector(
         "In SES add an event destination of that topic to the configuration set.",
         "Subscribe {url} to the topic with the protocol HTTPS and raw message delivery off. Segue confirms the"
         " subscription.",
-        "Tag your e-mails with campaign and user_id, so that clicks are linked to the campaign and the user.",
+        "Tag your emails with campaign and user_id, so that clicks are linked to the campaign and the user.",
     ),
     sample_headers={"content-type": "text/plain; charset=UTF-8"},
     sample=b'{"Type":"Notification","MessageId":"19ba9823-d7f2-53c1-860e-cb10e0d13dfc",'

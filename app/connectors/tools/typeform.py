@@ -167,7 +167,7 @@ CONNECTOR: Final = Connector(
     map_event=map_event,
     split_delivery=split_delivery,
     options={
-        "answers_identify": "on: an e-mail address or phone number in an answer identifies the respondent. Off by "
+        "answers_identify": "on: an email address or phone number in an answer identifies the respondent. Off by "
         "default, because a respondent can enter the address of another person.",
     },
     steps=(
