@@ -1,4 +1,4 @@
-"""Expiry benchmarks: the worker expires 100 of few or many customers, and a million customers due in one second.
+"""Expiry benchmarks: 100 due memberships in a small and in a large dataset, and a million in the same second.
 
 Both benchmarks use the same dataset. Each customer has one touchpoint and one segment, which ends at a known instant
 shortly after the dataset is created. Some hundred customers pass through the real pipeline. All others are copies of

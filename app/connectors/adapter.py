@@ -43,7 +43,7 @@ class Call(msgspec.Struct, kw_only=True):
     """
 
     id: str
-    """Message id, which is equal on every retry: the tool's event id, else the result of :func:`derive_event_id`."""
+    """Message id, which is the same on every retry: the tool's event id, else the result of :func:`derive_event_id`."""
     occurred_at: Any = None
     """Event time, as text or a number that :mod:`app.formats.timestamps` parses; None means the time of arrival."""
     event: str | None = None

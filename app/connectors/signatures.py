@@ -182,7 +182,7 @@ _SYMMETRIC, _PUBLIC, _PRIVATE = "whsec_", "whpk_", "whsk_"
 
 
 def read_standard_id(delivery: WebhookRequest) -> str:
-    """Return the message id of Standard Webhooks, which is equal on every retry; empty if it is missing."""
+    """Return the message id of Standard Webhooks, which is the same on every retry; empty if it is missing."""
     return next(
         (
             message_id

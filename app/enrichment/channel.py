@@ -31,9 +31,9 @@ _BY_TYPE: Final = {"page": "web", "screen": "app"}
 class Channel(NamedTuple):
     """A channel and the rule that decided it.
 
-    ``rule`` is ``explicit``, ``source_default``, the rule of an attribution (such as ``referrer:search:google.com``),
-    or, if the kind of the sending program decided, ``library``, ``hint`` (RudderStack's top-level ``channel``) or
-    ``type``.
+    ``rule`` is ``explicit``, ``source_default`` or the rule of an attribution, such as ``referrer:search:google.com``.
+    If the kind of the sending program decided, ``rule`` is the place that showed the kind: ``library``, ``hint``
+    (RudderStack's top-level ``channel``) or ``type``.
     """
 
     name: str

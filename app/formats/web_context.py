@@ -128,7 +128,7 @@ class WebEnricher:
         return self._visitor.user_agent if self._visitor is not None and sender.rule == "library" else None
 
     def _masked_address(self, view: ContextView) -> bytes | None:
-        """Return the address to store, as JSON: from the message, or else from the visitor; None if it has no value."""
+        """Return the IP address to store, as JSON: that of the message, else that of the visitor's request; or None."""
         carried = json_text.decode_text(bytes(view.ip)) if view.ip else None
         address = carried or (self._visitor.address if self._visitor is not None else None)
         masked = mask_address(address, self._addresses) if address and len(address) <= _ADDRESS_CHARS_MAX else None

@@ -36,7 +36,7 @@ class Interval(msgspec.Struct, gc=False):
         return (self.customer, self.definition, self.value, self.meaning, self.entered_at)
 
     def matches(self, interval: Interval) -> bool:
-        """Return True if an interval with the same key has the same end and causes."""
+        """Return True if this interval and another with the same key have the same end and causes."""
         return (
             self.left_at == interval.left_at
             and self.entered_cause == interval.entered_cause

@@ -156,7 +156,7 @@ class LiveUpdates:
                 await asyncio.sleep(_UNREACHABLE_PAUSE_SECONDS)
 
     async def _wait_for_change(self) -> None:
-        """Wait for a notification, the earliest due profile or the poll interval.
+        """Wait until a notification arrives, the next profile is due to change, or the poll interval has passed.
 
         If no stream is open, wait only for a notification.
         """

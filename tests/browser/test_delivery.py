@@ -129,7 +129,7 @@ def test_messages_of_a_tab_closed_offline_are_sent_by_the_next_visit(shop: Shop,
 
 
 def test_retry_after_is_respected_during_503s(segue: Segue, shop: Shop, visit: MakeVisit) -> None:
-    """The page retries once its clock has passed Retry-After, and at most shortly after that."""
+    """The page does not retry before Retry-After has passed on its clock, and retries shortly afterwards."""
     guest = visit(now=datetime.now(UTC))
     batches = BatchLog(guest)
     with segue.with_faults(*busy(4)) as proxy:

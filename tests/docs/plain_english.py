@@ -2,12 +2,12 @@
 
 ``python -m tests.docs.plain_english [PATH ...]`` prints each finding and, at the end, the share of docstrings and
 comments that have one. The rules are words and openings that made this project's texts hard to read, and sentences of
-more than 40 words. When the check was written they marked 44 % of all docstrings and comments, and 1.5 to 3.2 % of those
-of starlette, httpx, FastAPI, uvicorn and asyncpg.
+more than 40 words. When the check was written, they marked 44 % of all docstrings and comments, and 1.5 to 3.2 % of
+those of starlette, httpx, FastAPI, uvicorn and asyncpg.
 
-The rules are a safety net: a text that passes can still be unclear. Not read are: strings of fewer than three words or
-outside ``app/``, SQL with its comments, strings of JavaScript, HTML, CSS, JSON, TOML, YAML, the Makefile, the Dockerfile
-and messages of commits.
+The rules are a safety net: a text that passes can still be unclear. The check does not read strings of fewer than three
+words, strings outside ``app/``, SQL with its comments, strings of JavaScript, HTML, CSS, JSON, TOML, YAML, the
+Makefile, the Dockerfile and messages of commits.
 """
 
 from __future__ import annotations

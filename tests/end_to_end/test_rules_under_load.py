@@ -231,7 +231,7 @@ class Talk:
         return answer.json()
 
     async def define(self, plan: Plan, places: Sequence[int]) -> None:
-        """Define the segments at these positions. The first call also defines everything that segments refer to."""
+        """Define the segments at these positions of the plan. The first call also defines their references."""
         keys = list(plan.first.segments)
         if 0 in places:
             for key, value in plan.first.traits.items():

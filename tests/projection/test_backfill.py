@@ -262,7 +262,7 @@ async def test_rename_needs_no_backfill(database_url: str) -> None:
 
 
 async def test_recreated_segment_includes_messages_sent_while_archived(database_url: str) -> None:
-    """Messages sent while the segment was archived count once it is defined again."""
+    """Messages that were sent while the segment was archived are counted when it is defined again."""
     async with running_pipeline(database_url, TODAY) as pipeline:
         await send_purchases(pipeline)
         await pipeline.segment("chosen", BOUGHT_TWICE)

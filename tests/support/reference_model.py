@@ -143,7 +143,7 @@ def _traits_entry(message: SentMessage) -> TraitsEntry:
 
 
 CurrentValues = dict[str, str]
-"""Segments that hold and stages of journeys at one instant. Other definitions are absent."""
+"""The true segments and the current stage of each journey, at one instant. Other definitions are absent."""
 
 
 def current_values(messages: Sequence[SentMessage], t: int, definitions: Definitions) -> CurrentValues:

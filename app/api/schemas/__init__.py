@@ -1,4 +1,4 @@
-"""Schemas of requests and responses, one module for each resource. Hide how the published contract is described.
+"""Schemas of requests and responses, one module for each resource. The package hides how the API contract is described.
 
 Handlers encode responses by hand for speed; these models are the contract in the OpenAPI document, from which clients
 are generated.

@@ -60,7 +60,9 @@ class QuarantineFilter(BaseModel):
 
     source: _Text = None
     code: _Text = None
-    event: _Text = Field(None, description="Event name; for an event from another vendor's SDK, the vendor's name.")
+    event: _Text = Field(
+        None, description="Event name. An event from another vendor's SDK has the name that this vendor uses."
+    )
     message_id: _Text = None
     from_: _Text = Field(None, alias="from", description="Received at this instant or later.")
     to: _Text = Field(None, description="Received before this instant.")

@@ -116,7 +116,7 @@ def _classify_status_event(value: str, ticket: Event) -> tuple[str, dict[str, An
 
 
 def _classify_reply(field: str, value: str, ticket: Event) -> tuple[str, dict[str, Any]]:
-    """Classify a reply by ``performed_by``, which the rule sets. If it is missing, an agent wrote the reply or note."""
+    """Classify a reply by ``performed_by``, which the automation rule sets; without it, an agent wrote the reply."""
     if value.lower() == "private":
         return vendor_event_name("freshdesk", "note_added"), {}
     author = str(ticket.get("performed_by") or ("requester" if "responded" in field else "agent")).lower()

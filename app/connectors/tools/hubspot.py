@@ -150,7 +150,7 @@ def _map_change(kind: str, event: Event) -> Iterable[Call | Erasure]:
 
 
 def _build_call(event: Event, suffix: str = "", /, **fields: Any) -> Call:
-    """Build a call. Its message id is a hash of the fields that together are unique, and equal on every retry."""
+    """Build a call. Its message id is a hash of the fields that together are unique, and the same on every retry."""
     own_id = derive_event_id(
         *(event.get(name) for name in ("portalId", "subscriptionId", "eventId", "objectId", "occurredAt")),
         *(event.get(name) for name in ("propertyName", "messageId", "fromObjectId", "toObjectId")),

@@ -231,7 +231,7 @@ CONNECTOR: Final = Connector(
     steps=(
         "Choose a Verify Token, and enter it as this source's option verify_token.",
         "In Meta's developer portal add the product Webhooks to your app, select Page (or Instagram), and subscribe "
-        "with the callback URL {url} and the same Verify Token.",
+        "with the callback URL {url} and this Verify Token.",
         "Enter the app secret (Settings, Basic) as the secret of this source.",
         "Subscribe to feed, mention, ratings, messages and messaging_postbacks; for Instagram, to comments and "
         "messages. Then subscribe the page itself to the app.",

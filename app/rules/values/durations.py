@@ -63,7 +63,7 @@ def split_length(text: str) -> tuple[int, str]:
     number, unit = match.groups()
     units = (*MICROSECONDS, *CALENDAR_UNITS)
     if unit not in units:
-        raise ValueError(f"`{unit}` is not a unit of length; the units are {' '.join(units)}")
+        raise ValueError(f"`{unit}` is not a unit of time; the units are {' '.join(units)}")
     return int(number), unit
 
 

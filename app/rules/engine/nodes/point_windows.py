@@ -28,7 +28,7 @@ class ValueOperand(DynamicOperand):
 def make_comparison_context(facts: Facts, now: int, zone: str, t: int, cache: EvaluationCache) -> ComparisonContext:
     """Return the context of a comparison within an evaluation at ``t``.
 
-    Dates are relative to ``now``: the instant of a touchpoint for a condition of a filter, else ``t``.
+    Date operators compare with ``now``. In a filter it is the instant of the touchpoint; elsewhere it is ``t``.
     """
 
     def resolve(operand: Any) -> Any:
