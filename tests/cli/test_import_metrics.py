@@ -57,7 +57,7 @@ def test_invalid_metric_options_fail_with_one_line(database_url: str, tmp_path: 
     for arguments, reason in (
         (("--kind", "horoscope"), "Unknown kind horoscope"),
         (("--kind", "semrush"), "the file has no column of days"),
-        (("--kind", "semrush", "--day", "soon"), "soon is not a day"),
+        (("--kind", "semrush", "--day", "soon"), "soon is not a valid day"),
         (("--kind", "semrush", "--day", "2026-05-04", "--dates", "ymd"), "--dates must be dmy or mdy"),
     ):
         result = run(database_url, str(file), *arguments)

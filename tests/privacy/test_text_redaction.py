@@ -31,7 +31,7 @@ def ticket(id: str, user: str = "user-1", **more: Any) -> dict[str, Any]:
 def test_rules_cannot_read_private_text(rule: dict[str, Any]) -> None:
     with pytest.raises(InvalidDefinition) as refused:
         parse_rule(rule)
-    assert "text: property" in str(refused.value.to_problem()), "the remedy names an alternative"
+    assert "`text` to `property`" in str(refused.value.to_problem()), "the remedy names an alternative"
 
 
 def test_computed_traits_cannot_read_private_text() -> None:
