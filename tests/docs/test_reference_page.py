@@ -192,7 +192,7 @@ def test_identity_kinds_junk_ids_and_caps_are_listed() -> None:
     junk_lists = [json.loads(text) for language, text in blocks(IDENTITIES) if language == "json" and text[0] == "["]
     assert [tuple(junk_ids) for junk_ids in junk_lists] == [JUNK_IDS]
     for name in ("anonymous_ids_per_customer_max", "contact_ids_per_customer_max", "other_ids_per_customer_max"):
-        default = environment_value(Settings.model_fields[name].default)
+        default = f"{Settings.model_fields[name].default:,}"
         assert [default, f"`{variable(name)}`"] in [row[1:] for row in rows(IDENTITIES)]
 
 

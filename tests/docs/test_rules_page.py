@@ -27,7 +27,7 @@ from app.rules.engine.nodes.base import LOOKAHEAD_MAX, POINTS_MAX, STEPS_MAX
 from app.rules.engine.operators import MATCHED_BYTES_MAX
 from app.rules.language.comparison import Comparison
 from app.rules.language.fields import COUNT_MAX, EVENT_CHARS_MAX, PATTERN_CHARS_MAX, PERIODS_MAX
-from app.rules.language.validation import ANNIVERSARIES_MAX, HEADS, VALUE_HEADS
+from app.rules.language.validation import ANNIVERSARIES_MAX, HEADS, VALUE_HEADS, VALUES_PER_NODE
 from app.rules.values.durations import MICROSECONDS
 from tests.docs.markdown import README, REFERENCE, ROOT, blocks, read
 from tests.rules.engine.test_ruleset_against_reference import is_change
@@ -365,7 +365,7 @@ CASES: dict[str, Case] = {
             Expected("09-03", False, also=(did("09-03", "Email Opened", channel="email"),)),
         ],
     ),
-    "Who has an e-mail address of a university?": Case(
+    "Who has an email address of a university?": Case(
         [identified("09-01", email="user@math.Example.edu")],
         [
             Expected("09-01", True),
@@ -611,13 +611,13 @@ def test_limits_of_rules_are_those_of_the_code() -> None:
     limits = Limits.model_construct()
     nodes, levels = limits.rule_nodes_max, limits.rule_depth_levels_max
     assert f"| {nodes}; {levels}, and {LEVELS_MAX} with" in text
-    assert f"for each of these {nodes} nodes" in text
+    assert f"operands and items of lists | {nodes * VALUES_PER_NODE:,} |" in text
     assert "| " + ", ".join(f"{longest} {period}s" for period, longest in PERIODS_MAX.items()) + " |" in text
     assert f"`anniversary_within` in one rule | {ANNIVERSARIES_MAX} |" in text
     assert f"| {COUNT_MAX:,}; 100 years; 1900 to 2199 |" in text
     assert f"| {EVENT_CHARS_MAX}; 500; 200; {PATTERN_CHARS_MAX} characters |" in text
     assert f"{Settings.model_fields['series_points_max'].default} instants" in text
     assert f"at most {STEPS_MAX:,} instants and looks at about {POINTS_MAX:,} points" in text
-    assert f"at most {POINT_NODES_MAX} places" in text
+    assert f"at most {POINT_NODES_MAX} in a rule" in text
     assert f"goes {LOOKAHEAD_MAX // MICROSECONDS['d'] // 365} years" in text
     assert f"at most {MATCHED_BYTES_MAX:,} bytes" in read(PAGE)

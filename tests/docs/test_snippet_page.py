@@ -43,9 +43,9 @@ def test_hash_on_the_page_is_that_of_the_library() -> None:
     assert f'integrity="{snippet().integrity}"' in PAGE
 
 
-def test_library_has_less_than_4_kilobytes() -> None:
+def test_library_has_less_than_4_kibibytes() -> None:
     assert gzipped_bytes(snippet().content) <= GZIP_BYTES_MAX < 4096
-    assert "Under 4 KB after gzip" in section("### What does it cost?")
+    assert "Under 4 KiB after gzip" in section("### What does it cost?")
 
 
 def test_another_library_has_another_hash() -> None:

@@ -44,7 +44,7 @@ ANNIVERSARIES_MAX: Final = 5
 anniversary."""
 
 _LEVELS_INSIDE_NODE: Final = 6
-_VALUES_PER_NODE: Final = 20
+VALUES_PER_NODE: Final = 20
 
 _NODE_HEADS: Final = {
     "rule": HEADS,
@@ -171,8 +171,8 @@ class _SizeGuard:
         if depth > deepest:
             self._refuse(f"the rule nests deeper than {deepest} levels")
         largest = self._limits.rule_nodes_max
-        if self._nodes > largest or self._values > largest * _VALUES_PER_NODE:
-            self._refuse(f"the rule is larger than {largest} nodes or {largest * _VALUES_PER_NODE} values")
+        if self._nodes > largest or self._values > largest * VALUES_PER_NODE:
+            self._refuse(f"the rule is larger than {largest} nodes or {largest * VALUES_PER_NODE} values")
 
     def count_anniversaries(self, value: Mapping[object, object], kind: str) -> None:
         if kind in ("rule", "where_value") and "anniversary_within" in value:
