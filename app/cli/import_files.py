@@ -43,7 +43,7 @@ def add_import_commands(cli: typer.Typer) -> None:
 
 
 def import_messages(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="NDJSON, or CSV with dotted column names.")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="NDJSON or CSV file.")],
     source: Annotated[
         str | None,
         typer.Option(help="Source of the messages (default: the value of --kind, else [bold]default[/bold])."),

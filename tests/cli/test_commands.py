@@ -36,7 +36,7 @@ HELP = {
     "keys list": ["including revoked ones"],
     "keys revoke": ["within a second", "first characters of its id"],
     "keys rotate": ["visitor tokens", "--revoke"],
-    "import": ["NDJSON, or CSV", "it resumes", "--source", "--kind", "--mapping", "--guess", "--zone"],
+    "import": ["NDJSON or CSV file", "it resumes", "--source", "--kind", "--mapping", "--guess", "--zone"],
     "import-metrics": ["belong to no customer", "twice changes nothing", "--kind", "--dates"],
     "rebuild": ["from the log", "such as user_id:42"],
     "verify": ["from the log", "--sample", "Exits with status 1 if any customer differs"],

@@ -71,7 +71,7 @@ def list_sections() -> list[Section]:
     """Return the index. A new page at the top of ``docs/`` joins the first section."""
     guides = load_guides()
     listed = {name for _, names in _SECTIONS for name in names}
-    more = [guide for name, guide in guides.items() if "/" not in name and name not in listed]
+    more = [guide for name, guide in guides.items() if "/" not in name and name not in {*listed, "README"}]
     sections = [Section(title, [guides[name] for name in names if name in guides]) for title, names in _SECTIONS]
     return [sections[0]._replace(guides=[*sections[0].guides, *more]), *sections[1:]]
 
