@@ -16,7 +16,7 @@ def test_package_docstrings_describe_the_hidden_details() -> None:
     silent = {
         module.name
         for module in source_modules().values()
-        if module.is_package and not re.search(r"\bhides? \w", ast.get_docstring(module.tree) or "", re.IGNORECASE)
+        if module.is_package and not re.search(r"\bHides? \w", ast.get_docstring(module.tree) or "")
     }
     assert silent == set(), 'write a docstring: a noun phrase, then "Hides ..." with what users need not know'
 

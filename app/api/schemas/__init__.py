@@ -1,4 +1,4 @@
-"""Schemas of requests and responses, one module for each resource. The package hides how the API contract is described.
+"""Schemas of requests and responses, one module for each resource. Hides how the API contract is described.
 
 Handlers encode responses by hand for speed; these models are the contract in the OpenAPI document, from which clients
 are generated.
