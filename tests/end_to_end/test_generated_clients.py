@@ -11,13 +11,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 import httpx
 import pytest
 
+from tests.support.npm_packages import NpmUnavailable, install_packages
 from tests.support.server_process import Server
 
 pytestmark = pytest.mark.slow
@@ -34,21 +34,10 @@ def node_modules() -> Path:
 
     Skip the test if npm or its registry is missing.
     """
-    package = (PROGRAMS / "package.json").read_bytes()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = cache / "segue-tests" / f"clients-{sha256(package).hexdigest()[:12]}"
-    if not (directory / "complete").exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "package.json").write_bytes(package)
-        npm = [str(Path(sys.executable).parent / "npm"), "install", "--no-audit", "--no-fund", "--ignore-scripts"]
-        try:
-            result = _run([*npm, "--no-package-lock"], directory)
-        except OSError as error:
-            pytest.skip(reason=f"npm cannot be run: {error}")
-        if result.returncode:
-            pytest.skip(reason=f"npm cannot install the client generators: {result.stderr.strip()[-300:]}")
-        (directory / "complete").touch()
-    return directory / "node_modules"
+    try:
+        return install_packages(PROGRAMS / "package.json", "clients")
+    except NpmUnavailable as error:
+        pytest.skip(reason=str(error))
 
 
 @pytest.fixture
