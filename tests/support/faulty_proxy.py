@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
+import socket
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from ssl import SSLContext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from ssl import SSLContext, SSLSocket
 from typing import Final, Literal
 
 Fault = Literal["pass", "busy", "swallow"]
@@ -16,9 +17,7 @@ Fault = Literal["pass", "busy", "swallow"]
 before the response.
 """
 
-_CLOSE_SECONDS_MAX: Final = 1.0
-_IDLE_LOOP_TURNS: Final = 5
-"""Number of turns of the event loop to wait, because an aborted transport closes its socket in a later turn."""
+_TLS_SHUTDOWN_SECONDS_MAX: Final = 1.0
 
 _BUSY = (
     "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {retry_after}\r\nContent-Type: application/json\r\n"
@@ -33,106 +32,123 @@ class FaultyProxy:
     """Proxy to a local port. Each request takes the next fault of ``faults``; later requests pass.
 
     ``injected`` contains the fault of each request, and ``heads`` its request line and headers in lower case. GET and
-    OPTIONS requests (scripts and preflights) always pass and are not recorded.
+    OPTIONS requests (scripts and preflights) always pass and are not recorded. With ``tls`` the proxy terminates TLS.
     """
 
-    def __init__(self, upstream_port: int, faults: Sequence[Fault], scheme: str = "http") -> None:
+    def __init__(self, upstream_port: int, faults: Sequence[Fault], tls: SSLContext | None = None) -> None:
         self.injected: list[Fault] = []
         self.heads: list[bytes] = []
         self.faults = list(faults)
         self.retry_after_seconds = 1
-        self.port = 0
         self._upstream_port = upstream_port
-        self._scheme = scheme
+        self._tls = tls
+        self._open_sockets: set[socket.socket] = set()
+        self._is_stopping = False
+        self._server = ThreadingTCPServer(("127.0.0.1", 0), self._handler())
+
+    @property
+    def port(self) -> int:
+        return self._server.server_address[1]
 
     @property
     def url(self) -> str:
-        return f"{self._scheme}://127.0.0.1:{self.port}"
+        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
 
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Handle the one request of a connection, then close the connection. A cancelled call returns early."""
-        # Browsers open spare connections and drop them. Some are still open when the proxy stops.
-        with suppress(asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
-            async with _closing(writer):
-                await self._answer(reader, writer)
+    def serve(self) -> None:
+        """Accept connections until :meth:`stop`. Each connection has a thread."""
+        self._server.serve_forever(poll_interval=0.01)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        fault: Fault = "pass"
-        if has_body := not head.startswith((b"GET ", b"OPTIONS ")):
-            fault = self.faults.pop(0) if self.faults else "pass"
-            self.injected.append(fault)
-            self.heads.append(head.lower())
-        body = await reader.readexactly(_content_length(head)) if has_body else b""
-        answer = self._busy(head) if fault == "busy" else await self._forward(head, body)
+    def stop(self) -> None:
+        """Accept no more connections, shut down the open ones and wait for their threads."""
+        self._server.shutdown()
+        self._is_stopping = True
+        for connection in list(self._open_sockets):
+            _shut_down(connection)
+        self._server.server_close()
+
+    def _handler(self) -> type[BaseRequestHandler]:
+        proxy = self
+
+        class Handler(BaseRequestHandler):
+            def handle(self) -> None:
+                # Browsers open spare connections and drop them. Some are still open when the proxy stops.
+                with suppress(OSError), proxy._until_closed(self.request) as connection:
+                    if proxy._tls is None:
+                        proxy._answer(connection)
+                    else:
+                        with proxy._tls.wrap_socket(connection, server_side=True) as tls_connection:
+                            proxy._answer(tls_connection)
+                            _shut_down_tls(tls_connection)
+
+        return Handler
+
+    @contextmanager
+    def _until_closed(self, connection: socket.socket) -> Iterator[socket.socket]:
+        """Let :meth:`stop` shut down the connection while the block uses it. Yields a duplicate of the socket.
+
+        The duplicate survives that TLS detaches the original.
+        """
+        with connection.dup() as handle, connection:
+            self._open_sockets.add(handle)
+            if self._is_stopping:  # stop() may have shut down the other connections already.
+                _shut_down(handle)
+            try:
+                yield connection
+            finally:
+                self._open_sockets.discard(handle)
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as reader:
+            lines = []
+            while (line := reader.readline()) not in {b"\r\n", b""}:
+                lines.append(line)
+            if not line:
+                return
+            head = b"".join(lines)
+            fault: Fault = "pass"
+            if has_body := not head.startswith((b"GET ", b"OPTIONS ")):
+                fault = self.faults.pop(0) if self.faults else "pass"
+                self.injected.append(fault)
+                self.heads.append(head.lower())
+            body = reader.read(_content_length(head)) if has_body else b""
+        answer = self._busy(head) if fault == "busy" else self._forward(lines, body)
         if fault != "swallow":
-            writer.write(answer)
-            await writer.drain()
+            connection.sendall(answer)
 
     def _busy(self, head: bytes) -> bytes:
         origin = _header(head, b"origin") or b"*"
         return _BUSY.format(retry_after=self.retry_after_seconds, origin=origin.decode()).encode()
 
-    async def _forward(self, head: bytes, body: bytes) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
-        async with _closing(writer):
-            lines = [line for line in head.split(b"\r\n") if line and not line.lower().startswith(b"connection:")]
-            writer.write(b"\r\n".join([*lines, b"Connection: close", b"", b""]) + body)
-            await writer.drain()
-            return await reader.read()
+    def _forward(self, lines: list[bytes], body: bytes) -> bytes:
+        upstream = socket.create_connection(("127.0.0.1", self._upstream_port))
+        with self._until_closed(upstream), upstream.makefile("rb") as reader:
+            kept = [line for line in lines if not line.lower().startswith(b"connection:")]
+            upstream.sendall(b"".join([*kept, b"Connection: close\r\n\r\n", body]))
+            return reader.read()
 
 
-@asynccontextmanager
-async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
-    """Close the connection and wait until it is closed.
+def _shut_down(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
-    Abort it if the body of the block fails or the client does not complete a TLS shutdown.
-    """
-    try:
-        yield
-        writer.close()
-        async with asyncio.timeout(_CLOSE_SECONDS_MAX):
-            await writer.wait_closed()
-    finally:
-        writer.transport.abort()
+
+def _shut_down_tls(connection: SSLSocket) -> None:
+    connection.settimeout(_TLS_SHUTDOWN_SECONDS_MAX)
+    with suppress(OSError):
+        connection.unwrap().close()
 
 
 @contextmanager
 def running_proxy(port: int, *faults: Fault, tls: SSLContext | None = None) -> Iterator[FaultyProxy]:
     """Run a proxy in a separate thread, because most SDKs block. With ``tls`` the proxy terminates TLS."""
-    proxy = FaultyProxy(port, faults, "http" if tls is None else "https")
-    is_ready, should_stop = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        async with await asyncio.start_server(proxy.handle, "127.0.0.1", 0, ssl=tls) as server:
-            proxy.port = server.sockets[0].getsockname()[1]
-            is_ready.set()
-            await should_stop.wait()
-            server.close()
-            await _cancel_other_tasks()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=[serve()], name="proxy", daemon=True)
+    proxy = FaultyProxy(port, faults, tls)
+    thread = threading.Thread(target=proxy.serve, name="proxy", daemon=True)
     thread.start()
     try:
-        is_ready.wait()
         yield proxy
     finally:
-        loop.call_soon_threadsafe(should_stop.set)
+        proxy.stop()
         thread.join()
-        loop.close()
-
-
-async def _cancel_other_tasks() -> None:
-    """Cancel all open connections. The task of a connection that was just accepted starts a few loop turns later."""
-    idle_turns = 0
-    while idle_turns < _IDLE_LOOP_TURNS:
-        await asyncio.sleep(0)
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        idle_turns = 0 if others else idle_turns + 1
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
 
 
 def _content_length(head: bytes) -> int:
