@@ -22,7 +22,7 @@ import psutil
 from app.insight.customer_scan import count_customers, fold_customers, scan_customers
 from app.insight.verification import SegmentVerifier
 from app.postgres.pool import snapshot
-from app.projection.coverage import coverage_of
+from app.projection.coverage import Coverage
 from app.queries.customer_state import truth_of
 from app.queries.segment_members import SegmentMemberQueries
 from app.registry.bootstrap import FirstKeys
@@ -201,7 +201,7 @@ async def _recount(pipeline: Pipeline, expected: int) -> float:
     start = time.perf_counter()
     members = 0
     async with snapshot(pipeline.pool) as connection:
-        rules = coverage_of(await pipeline.registry.rules.read(connection)).rules_for(rule_id)
+        rules = Coverage(await pipeline.registry.rules.read(connection)).rules_for(rule_id)
         now = pipeline.clock.now()
         async for ids in scan_customers(connection):
             folded = await fold_customers(connection, ids, rules, now)

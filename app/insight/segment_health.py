@@ -14,7 +14,7 @@ import msgspec
 
 from app.insight.customer_scan import count_customers
 from app.postgres.pool import Connection, Pool, snapshot
-from app.projection.coverage import coverage_of
+from app.projection.coverage import Coverage
 from app.registry.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import DAY
@@ -140,7 +140,7 @@ class SegmentHealthQueries:
         segments = []
         for row in rows:
             id = row["definition"]
-            filled = lowest_revision is None or lowest_revision >= coverage_of(ruleset).required_revision(id)
+            filled = lowest_revision is None or lowest_revision >= Coverage(ruleset).required_revision(id)
             is_young = introduced[ruleset.number_of[id]] > now - STALE_DAYS * DAY
             segments.append(_build_health(row, reads, total, now, filled=filled, is_young=is_young))
         return SegmentHealthReport(

@@ -10,7 +10,7 @@ from app.config import Settings
 from app.errors import NotFound
 from app.insight.customer_scan import CHUNK_CUSTOMERS, count_customers, scan_customers
 from app.postgres.pool import Clock, Connection, Pool, snapshot
-from app.projection.coverage import coverage_of
+from app.projection.coverage import Coverage
 from app.projection.fold import Transition
 from app.projection.log_replay import ReplayedCustomer, replay_log
 from app.projection.state import State
@@ -136,7 +136,7 @@ class SegmentVerifier:
         ruleset = await self._ruleset(connection, key)
         rule_id, now = f"segment:{key}", self._clock.now()
         rows = [StoredState(*row) for row in await connection.fetch(_ROWS, ids)]
-        segment_rules = coverage_of(ruleset).rules_for(rule_id)
+        segment_rules = Coverage(ruleset).rules_for(rule_id)
         states = await states_at(connection, rows, segment_rules, now, self._points_max)
         replayed = await replay_log(connection, ids, segment_rules, now)
         intervals: dict[bytes, list[Stay]] = {}

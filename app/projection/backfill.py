@@ -17,7 +17,7 @@ from app.config import Settings
 from app.identity.customer_locks import CustomerRow
 from app.identity.resolver import ResolvedCustomer
 from app.postgres.pool import Connection
-from app.projection.coverage import BEFORE_NUMBERS, DefinitionRef, coverage_of, definition_refs_of
+from app.projection.coverage import BEFORE_NUMBERS, Coverage, DefinitionRef, definition_refs_of
 from app.projection.fold import NeedsReplay, Transition, fold, truncate_pending, truncate_state
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
 from app.projection.log_replay import ReplayedCustomer
@@ -116,7 +116,7 @@ class _ChunkFill:
 
     async def fill(self, connection: Connection, revision: int, rows: Sequence[CustomerRow]) -> None:
         """Backfill customer rows of one revision, which all lack the same rules."""
-        row_coverage = coverage_of(self.ruleset)
+        row_coverage = Coverage(self.ruleset)
         known_rules, missing_rules = row_coverage.known_rules(revision), row_coverage.missing_rules(revision)
         missing_refs = {
             id: ref

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -35,7 +34,6 @@ class _LogSelection(msgspec.Struct, frozen=True):
     """Event name -> ids of the leaves that it matches; None if a leaf depends on more than the name."""
 
 
-@lru_cache(maxsize=32)
 def _select_log(rules: Ruleset) -> _LogSelection:
     leaves = list(rules.leaves.values())
     names: list[str] | None = sorted({name for leaf in leaves for name in leaf.event_names or ()})
@@ -112,7 +110,7 @@ async def _read_inputs(
 
     Each customer has an input at its first instant.
     """
-    selection = _select_log(rules)
+    selection = rules.derive(_select_log)
     inputs_by_place: list[list[Input]] = [[] for _ in ids]
     messages_read = 0
     if rules.leaves:

@@ -18,7 +18,7 @@ from app.identity.graph import Caps
 from app.identity.graph_writes import mark_link_undone, write_graph
 from app.identity.resolver import Resolution, ResolvedCustomer
 from app.postgres.pool import Connection
-from app.projection.coverage import BEFORE_NUMBERS, coverage_of, definition_refs_of
+from app.projection.coverage import BEFORE_NUMBERS, Coverage, definition_refs_of
 from app.projection.fold import NeedsReplay, fold, truncate_pending, truncate_state
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
 from app.projection.log_replay import ReplayedCustomer, input_from_message, replay_log
@@ -182,7 +182,7 @@ def _find_extendable_state(
     row = customer.origins[0]
     if len(customer.origins) > 1 or not customer.is_whole or row.stale or row.revision == BEFORE_NUMBERS:
         return None
-    rules = coverage_of(ruleset).known_rules(row.revision)
+    rules = Coverage(ruleset).known_rules(row.revision)
     state = read_state(row.state, rules)
     if rules.reads_bucketing_key and bucketing_key is not None and state.bucketing_key != bucketing_key:
         return None

@@ -8,7 +8,6 @@ so a state stays valid after a rename. Reading drops the numbers that a ruleset 
 from __future__ import annotations
 
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -140,15 +139,10 @@ class _NumberedNames:
             self.journeys[ruleset.number_of[f"journey:{key}"]] = key
 
 
-@lru_cache(maxsize=32)
-def _numbered_names(ruleset: Ruleset) -> _NumberedNames:
-    return _NumberedNames(ruleset)
-
-
 def read_state(stored: bytes, ruleset: Ruleset) -> State:
     """Decode a stored state for the rules of ``ruleset``, all of which the customer row must contain."""
     row = _decode(stored)
-    names, leaves = _numbered_names(ruleset), ruleset.leaves
+    names, leaves = ruleset.derive(_NumberedNames), ruleset.leaves
     rules, journeys = names.rules, names.journeys
     return State(
         row.born,

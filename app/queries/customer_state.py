@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from app.postgres.pool import Connection
-from app.projection.coverage import BEFORE_NUMBERS, coverage_of
+from app.projection.coverage import BEFORE_NUMBERS, Coverage
 from app.projection.fold import NeedsReplay, fold
 from app.projection.log_replay import replay_log
 from app.projection.partial_replay import replay_for_rules
@@ -67,7 +67,7 @@ def is_current(row: StoredState, ruleset: Ruleset, now: int) -> bool:
     """Return True if everything stored about the customer, intervals included, is correct at ``now``."""
     return (
         not row.stale
-        and row.revision >= coverage_of(ruleset).current_revision
+        and row.revision >= Coverage(ruleset).current_revision
         and (row.flips_at is None or row.flips_at > now)
     )
 
@@ -78,7 +78,7 @@ def advance_to(row: StoredState, ruleset: Ruleset, now: int, points_max: int) ->
     The state may be later than ``now`` if this process's clock is behind. It lacks candidates that are not backfilled
     yet, because reads do not need them.
     """
-    rule_coverage = coverage_of(ruleset)
+    rule_coverage = Coverage(ruleset)
     if row.stale or row.revision < rule_coverage.current_revision:
         return None
     known_rules = rule_coverage.known_rules(row.revision)

@@ -14,7 +14,7 @@ import msgspec
 from app.config import Settings
 from app.errors import NotFound
 from app.postgres.pool import Connection, Pool, snapshot
-from app.projection.coverage import coverage_of
+from app.projection.coverage import Coverage
 from app.projection.fold import POINTS_UNLIMITED, NeedsReplay
 from app.projection.state import State
 from app.queries.customer_state import StoredState, sort_identities, states_at, truth_of, valid_until
@@ -178,7 +178,7 @@ def _target_revision(ruleset: Ruleset, kind: str | None, key: str | None) -> int
         return ruleset.fill
     current_id = f"{kind}:{key}"
     ids = [id for id in ruleset.number_of if id == current_id or id.startswith(f"{current_id}@")]
-    return max((coverage_of(ruleset).required_revision(id) for id in ids), default=0)
+    return max((Coverage(ruleset).required_revision(id) for id in ids), default=0)
 
 
 class _SegmentQuery:
@@ -186,10 +186,10 @@ class _SegmentQuery:
 
     def __init__(self, connection: Connection, ruleset: Ruleset, rule_id: str, as_of: int, points_max: int) -> None:
         self._connection = connection
-        self._ruleset = coverage_of(ruleset).rules_for(rule_id)
+        self._ruleset = Coverage(ruleset).rules_for(rule_id)
         self._rule_id = rule_id
         self._meaning = ruleset.number_of[rule_id]
-        self._needed = coverage_of(ruleset).required_revision(rule_id)
+        self._needed = Coverage(ruleset).required_revision(rule_id)
         self._as_of = as_of
         self._points_max = points_max
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, Literal, assert_never
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -137,25 +137,38 @@ async def read_definitions(connection: Connection | Pool) -> DefinitionSet:
     )
 
 
-@lru_cache(maxsize=8_192)
 def _version_from_row(row: tuple[Any, ...]) -> DefinitionVersion:
-    """Parse one row. Results are cached, because every change of one definition reads all others again."""
-    kind: Kind
-    kind, key, version, name, description, owner, body, created_at, note, activated_at, public = row
+    *columns, created_at, note, activated_at, public = row
+    parsed = (*columns, public)
+    definition = _definitions_in_use.get(parsed)
+    if definition is None:
+        definition = _definitions_in_use[parsed] = _parse_definition(*parsed)
+    return DefinitionVersion(definition, created_at, note, activated_at)
+
+
+_definitions_in_use: WeakValueDictionary[tuple[Any, ...], Definition] = WeakValueDictionary()
+"""Columns of a definition -> definition, as long as a ruleset contains it.
+
+Every change of one definition reads all others again. Parsing takes longer than anything else in a change.
+"""
+
+
+def _parse_definition(
+    kind: Kind, key: str, version: int, name: str, description: str, owner: str, body: bytes, public: bool
+) -> Definition:
     data = _decode(body)
     definition = Definition(kind, key, version, name, description, owner, public=public)
     match kind:
         case "segment":
-            definition = msgspec.structs.replace(definition, rule=parse_rule(data))
+            return msgspec.structs.replace(definition, rule=parse_rule(data))
         case "trait":
-            definition = msgspec.structs.replace(definition, value=parse_value(data))
+            return msgspec.structs.replace(definition, value=parse_value(data))
         case "journey":
             stages = tuple((stage["key"], stage["name"], parse_rule(stage["rule"])) for stage in data)
             contents = {stage["key"]: stage["content"] for stage in data if "content" in stage}
-            definition = msgspec.structs.replace(definition, stages=stages, contents=contents)
+            return msgspec.structs.replace(definition, stages=stages, contents=contents)
         case _:
             assert_never(kind)
-    return DefinitionVersion(definition, created_at, note, activated_at)
 
 
 def body_to_json(definition: Definition) -> Any:

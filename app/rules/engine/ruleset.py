@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, assert_never
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar, assert_never
 
 import msgspec
 
@@ -25,6 +25,8 @@ LEAF_COMBINATIONS_CACHED_MAX: Final = 10_000
 of touchpoint."""
 
 EXPLAINING_RULESETS_CACHED_MAX: Final = 64
+
+_T = TypeVar("_T")
 
 LeafValues = dict[str, list[Any]]
 """Leaf id -> values of the touchpoint that the leaf stores in addition to its instant."""
@@ -127,6 +129,7 @@ class Ruleset:
         """Rule id -> truth that the rule keeps once it has reached it."""
         self._index_journeys()
         self._rules_by_leaf_ids: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._derived: dict[Callable[[Ruleset], Any], Any] = {}
 
     def _index_journeys(self) -> None:
         stages_of = {key: [rule_id for _, rule_id in stages] for key, stages in self.stages_of.items()}
@@ -143,6 +146,7 @@ class Ruleset:
         ruleset = copy.copy(self)
         ruleset.number_of = {id: numbers[meaning] for id, meaning in self.meanings.items() if meaning in numbers}
         ruleset.fill = fill
+        ruleset._derived = {}
         return ruleset
 
     def subset(self, rule_ids: Iterable[str]) -> Ruleset:
@@ -167,6 +171,18 @@ class Ruleset:
         ruleset.stages_of = {key: stages for key, stages in self.stages_of.items() if key in journeys}
         ruleset._index(rules, {id: leaf for id, leaf in self.leaves.items() if id in leaf_ids})
         return ruleset
+
+    def derive(self, compute: Callable[[Ruleset], _T]) -> _T:
+        """Return ``compute(self)``, which is computed once and freed with this ruleset.
+
+        The result must not refer to this ruleset. Such a cycle would outlive the ruleset until the garbage collector
+        runs, which is rare in a server.
+        """
+        try:
+            value: _T = self._derived[compute]
+        except KeyError:
+            value = self._derived[compute] = compute(self)
+        return value
 
     # ------------------------------------------------------------- leaves and rules that a touchpoint affects
 

@@ -16,7 +16,7 @@ from app.rules.language.validation import json_pointer, quote_all
 PathStep = str | int
 
 
-class Definition(msgspec.Struct, frozen=True):
+class Definition(msgspec.Struct, frozen=True, weakref=True):
     """One version of a segment, a journey or a computed trait. ``stages`` are (key, name, rule) in order.
 
     Rules do not read ``public`` (whether web pages may see the result) and ``contents`` (stage key -> content for a web
