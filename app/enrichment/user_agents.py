@@ -141,8 +141,12 @@ def _is_crawler(user_agent: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _load_parser() -> Parser:
-    """Load ua-parser without its cache, because this module caches its own results."""
-    return Parser(Resolver(load_builtins()))
+    """Load the patterns of browsers and systems of ua-parser, without its cache: this module caches its own results.
+
+    The patterns of devices are omitted. They would take 14 MB, and :func:`_classify_device` needs none of them.
+    """
+    browsers, systems, _ = load_builtins()
+    return Parser(Resolver((browsers, systems, [])))
 
 
 @lru_cache(maxsize=1)
