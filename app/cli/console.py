@@ -19,6 +19,7 @@ from app.config import Settings
 from app.errors import SegueError
 from app.observability import logging
 from app.postgres.embedded import EmbeddedPostgresError
+from app.postgres.migrate import MigrationFailed
 from app.registry.bootstrap import FirstKeys
 
 out = Console()
@@ -55,7 +56,7 @@ def open_migrated_database(settings: Settings) -> Iterator[Settings]:
     try:
         with run_database(settings) as ready:
             yield ready
-    except (EmbeddedPostgresError, SegueError) as error:
+    except (EmbeddedPostgresError, MigrationFailed, SegueError) as error:
         fail(str(error))
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         is_file_error = isinstance(error, OSError) and error.filename is not None

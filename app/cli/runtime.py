@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -31,15 +30,16 @@ def run_database(settings: Settings) -> Iterator[Settings]:
     Without a database URL, start the embedded PostgreSQL, restart it if it dies, and stop it at the end.
 
     Raises:
-        EmbeddedPostgresError, OSError, asyncpg.PostgresError: the database cannot be started, reached or migrated.
+        EmbeddedPostgresError, OSError, asyncpg.PostgresError: the database cannot be started or reached.
+        MigrationFailed: the database cannot be migrated.
     """
     if settings.database_url is not None:
-        asyncio.run(migrate.upgrade(settings.database_url))
+        migrate.upgrade_in_own_process(settings.database_url)
         yield settings
         return
     with EmbeddedPostgres(settings.data_dir) as embedded:
         url = embedded.start()
-        asyncio.run(migrate.upgrade(url))
+        migrate.upgrade_in_own_process(url)
         with _keep_running(embedded):
             yield settings.model_copy(update={"database_url": url})
 

@@ -5,7 +5,11 @@ The migrations are in ``migrations/`` of the repository; an installed package ha
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -88,6 +92,28 @@ async def upgrade(database_url: str) -> bool:
     return True
 
 
+class MigrationFailed(Exception):
+    """The process that ran the migrations failed. It has printed the reason on stderr."""
+
+
+def upgrade_in_own_process(database_url: str) -> None:
+    """Run the missing migrations as :func:`upgrade` does, but in a child process if there are any.
+
+    Alembic and SQLAlchemy take 30 MB, which a server would hold until it exits.
+
+    Raises:
+        OSError, asyncpg.PostgresError: the database cannot be reached.
+        MigrationFailed: a migration failed.
+    """
+    if latest_revision() is None or asyncio.run(read_revision(database_url)) == latest_revision():
+        return
+    # The URL may contain a password, so it must not be an argument, which other users of the machine can read.
+    environment = {**os.environ, "DATABASE_URL": database_url}
+    child = subprocess.run([sys.executable, "-m", "app.postgres.migrate"], env=environment, check=False)
+    if child.returncode != 0:
+        raise MigrationFailed("The database could not be migrated. The reason is above.")
+
+
 def asyncpg_url(database_url: str) -> str:
     """Return the URL without SQLAlchemy's ``+driver``, which asyncpg does not accept."""
     scheme, separator, rest = database_url.partition("://")
@@ -103,3 +129,7 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+if __name__ == "__main__":
+    asyncio.run(upgrade(os.environ["DATABASE_URL"]))

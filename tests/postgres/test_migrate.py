@@ -119,6 +119,27 @@ def test_checking_does_not_import_alembic() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+async def test_commands_migrate_without_loading_alembic_themselves(empty_database_url: str) -> None:
+    code = (
+        "import sys; from app.cli import commands; from app.postgres import migrate;"
+        "migrate.upgrade_in_own_process(sys.argv[1]);"
+        "sys.exit('alembic' in sys.modules or 'sqlalchemy' in sys.modules)"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", code, empty_database_url], check=True)
+        assert await migrate.read_revision(empty_database_url) == migrate.latest_revision()
+
+
+async def test_failure_of_the_migrating_process_is_raised(
+    empty_database_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await fetch(empty_database_url, "CREATE TABLE alembic_version (version_num text)")
+    await fetch(empty_database_url, "INSERT INTO alembic_version VALUES ('of_the_future')")
+    with pytest.raises(migrate.MigrationFailed):
+        await asyncio.to_thread(migrate.upgrade_in_own_process, empty_database_url)
+    assert "of_the_future" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
