@@ -41,6 +41,7 @@ class RejectionCode(enum.StrEnum):
     """Reasons for rejecting one message, in order of precedence: a receipt reports the first that applies."""
 
     UNREADABLE = "unreadable"
+    INVALID_UTF8 = "invalid_utf8"
     NOT_AN_OBJECT = "not_an_object"
     MESSAGE_TOO_LARGE = "message_too_large"
     TOO_MANY_MESSAGES = "too_many_messages"
@@ -71,6 +72,7 @@ class RejectionCode(enum.StrEnum):
 
 _MEANINGS: dict[RejectionCode, str] = {
     RejectionCode.UNREADABLE: "the webhook, or one of its events, is not in the format of its tool",
+    RejectionCode.INVALID_UTF8: "a text of the message is not UTF-8",
     RejectionCode.NOT_AN_OBJECT: "the batch item is not a JSON object",
     RejectionCode.MESSAGE_TOO_LARGE: "the message exceeds the size limit of one message",
     RejectionCode.TOO_MANY_MESSAGES: "the batch exceeds the limit of messages; send this message in another batch",

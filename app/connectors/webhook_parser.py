@@ -17,6 +17,7 @@ from app.connectors.tools import CONNECTORS
 from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_json
 from app.enrichment.sentiment import ESTIMATED
 from app.errors import InvalidBody, Rejection, RejectionCode
+from app.formats import json_text
 from app.formats.segment import ITEMS_MAX, Envelope
 
 _EVENT_FORM: Final = "webhook/"
@@ -82,13 +83,17 @@ def _map_events(
         except Exception as error:  # noqa: BLE001 - an unexpected format must not reject the other events
             envelope.rejections.append(_to_rejection(index, error, encode_event(event), envelope.form))
             continue
+        original = encode_event(event)
+        if json_text.is_marked(original):
+            envelope.rejections.append(_reject_invalid_utf8(index, original, envelope.form))
+            continue
         parsed.ignored += not calls
         for call in calls:
             if isinstance(call, Erasure):
                 envelope.erasures.append((call.kind, call.value))
             elif isinstance(call, Call):
                 envelope.items.append(to_segment_message(call, text_policy, with_estimate=with_estimate))
-                envelope.originals.append(encode_event(event))
+                envelope.originals.append(original)
             else:
                 assert_never(call)
     return parsed
@@ -114,4 +119,9 @@ def _map_event(connector: Connector, event: Any, received_at: int) -> Iterable[C
 
 def _to_rejection(index: int, error: Exception, original: bytes, form: str) -> Rejection:
     detail = str(error) if isinstance(error, Unreadable) else f"the event has an unexpected format ({error!r})"[:300]
-    return Rejection(index, RejectionCode.UNREADABLE, detail, None, original, form=form)
+    return Rejection(index, RejectionCode.UNREADABLE, detail, None, json_text.unmark(original), form=form)
+
+
+def _reject_invalid_utf8(index: int, original: bytes, form: str) -> Rejection:
+    code = RejectionCode.INVALID_UTF8
+    return Rejection(index, code, code.meaning, None, json_text.unmark(original), form=form)

@@ -39,7 +39,10 @@ class WebhookRequest(msgspec.Struct, kw_only=True):
 
 
 def decode_json(body: bytes) -> Any:
-    """Decode JSON; raise Unreadable, and no other exception, if it is invalid."""
+    """Decode JSON; raise Unreadable, and no other exception, if it is invalid.
+
+    Bytes that are not UTF-8 are marked (:func:`json_text.mark_invalid_utf8`), so that only their event is rejected.
+    """
     try:
         readable = json_text.replace_lone_surrogates(json_text.as_utf8(body))
         if json_text.is_deeper(readable, _LEVELS_MAX):
@@ -52,9 +55,18 @@ def decode_json(body: bytes) -> Any:
 
 
 def decode_form(body: bytes) -> dict[str, str]:
-    """Decode a URL-encoded form; a repeated field has its first value. Raise Unreadable if the form is invalid."""
+    """Decode a URL-encoded form; a repeated field has its first value. Raise Unreadable if the form is invalid.
+
+    Bytes that are not UTF-8 are marked, as in :func:`decode_json`.
+    """
     try:
-        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_FORM_FIELDS_MAX, strict_parsing=True)
+        pairs = parse_qsl(
+            body.decode("utf-8", json_text.MARK_INVALID),
+            keep_blank_values=True,
+            max_num_fields=_FORM_FIELDS_MAX,
+            strict_parsing=True,
+            errors=json_text.MARK_INVALID,
+        )
     except ValueError as error:
         raise Unreadable(f"the body is not a valid URL-encoded form ({error})") from None
     return dict(reversed(pairs))

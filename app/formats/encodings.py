@@ -38,7 +38,10 @@ class Payload(msgspec.Struct):
 
 
 class Document(msgspec.Struct):
-    """A JSON text in two versions: ``readable`` can be parsed, ``sent`` is the original. Offsets are equal in both."""
+    """A JSON text in two versions: ``readable`` can be parsed, ``sent`` is the original. Offsets are equal in both.
+
+    In both, bytes that are not UTF-8 are marked (:func:`json_text.mark_invalid_utf8`).
+    """
 
     readable: bytes
     sent: bytes
@@ -155,7 +158,7 @@ def _check_json(readable: bytes) -> bytes:
     try:
         _RAW.decode(readable)
     except msgspec.DecodeError as error:
-        raise InvalidBody(f"The body is not valid JSON: {error}.") from None
+        raise json_text.refuse_json(readable, error) from None
     return readable
 
 

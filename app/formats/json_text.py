@@ -6,6 +6,7 @@ rest. A repair keeps the length of the text, so that the original is at the same
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Final
 
@@ -31,6 +32,17 @@ _ESCAPED_BACKSLASH: Final = rb"\\"
 _MASK: Final = b"\xff\xff"
 """Placeholder for an escaped backslash, so that every remaining backslash starts an escape. It is never valid UTF-8."""
 
+MARK_INVALID: Final = "segue.mark_invalid_utf8"
+"""Error handler for ``bytes.decode`` that marks invalid bytes as :func:`mark_invalid_utf8` does."""
+_INVALID_BYTES_MAX: Final = 10_000
+"""Maximum number of marked bytes, because a mark takes six bytes. A body with more has another encoding."""
+_MARK_START: Final = b"\xef\xb7"
+_MARK = re.compile(rb"\xef\xb7([\x90-\x97])\xef\xb7([\x98-\xa7])")
+"""Pair of noncharacters, U+FDD0..U+FDD7 and U+FDD8..U+FDE7, for the high and low half of a byte from 0x80.
+
+Unicode reserves noncharacters for internal use, so no client sends this pair.
+"""
+
 _NUMBER = re.compile(rb"-?([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
 _SHAPES = bytes(
     ord("0") if char in b"0123456789" else ord("e") if char in b"eE" else ord("-") if char in b"+-" else ord(" ")
@@ -45,16 +57,48 @@ A number with two shorter runs and a two-digit exponent has at most DIGITS_MAX d
 
 
 def as_utf8(body: bytes) -> bytes:
-    """Return the body without byte order mark and outer whitespace. Raise InvalidBody if it is empty or not UTF-8."""
+    """Return the body as UTF-8, without byte order mark and outer whitespace. Bytes that are not UTF-8 are marked.
+
+    Raise InvalidBody if it is empty, or has more than ``_INVALID_BYTES_MAX`` bytes that are not UTF-8.
+    """
     body = body.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
     if not body:
         raise InvalidBody("The body is empty; send a JSON object.")
-    if not body.isascii():
-        try:
-            body.decode()
-        except UnicodeDecodeError as error:
+    return mark_invalid_utf8(body)
+
+
+def mark_invalid_utf8(text: bytes) -> bytes:
+    """Return the text with each byte that is not UTF-8 replaced by a mark, so that parsers can read the rest.
+
+    :func:`is_marked` finds the marks, wherever a parser copies the text, and :func:`unmark` restores the bytes. Raise
+    InvalidBody if the text has more than ``_INVALID_BYTES_MAX`` such bytes.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        if len(text) - len(text.decode("utf-8", "ignore").encode()) > _INVALID_BYTES_MAX:
             raise InvalidBody(f"The body is not UTF-8: {error.reason} at byte {error.start}.") from None
-    return body
+        return text.decode("utf-8", MARK_INVALID).encode()
+    return text
+
+
+def is_marked(text: bytes) -> bool:
+    """Return whether the text has a mark of :func:`mark_invalid_utf8`."""
+    return _MARK_START in text and _MARK.search(text) is not None
+
+
+def unmark(text: bytes) -> bytes:
+    """Return the text as sent: each mark of :func:`mark_invalid_utf8` becomes the byte that it replaced."""
+    return _MARK.sub(_decode_mark, text) if _MARK_START in text else text
+
+
+def refuse_json(text: bytes, error: Exception) -> InvalidBody:
+    """Return the exception for a body that a JSON parser refused with ``error``."""
+    if is_marked(text):
+        return InvalidBody("The body is not UTF-8, or not valid JSON.")
+    return InvalidBody(f"The body is not valid JSON: {error}.")
 
 
 def replace_lone_surrogates(body: bytes) -> bytes:
@@ -156,6 +200,19 @@ def add_missing(raw: bytes, defaults: dict[str, bytes]) -> bytes:
 
 _NO_BRACKETS: Final = bytes(char for char in range(256) if char not in b"{}[]")
 _ONE_KIND_OF_BRACKET: Final = bytes.maketrans(b"[]", b"{}")
+
+
+def _decode_mark(mark: re.Match[bytes]) -> bytes:
+    return bytes((0x80 + (mark[1][0] - 0x90) * 16 + mark[2][0] - 0x98,))
+
+
+def _mark_invalid(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    invalid = error.object[error.start : error.end]
+    return "".join(chr(0xFDC8 + (byte >> 4)) + chr(0xFDD8 + (byte & 15)) for byte in invalid), error.end
+
+
+codecs.register_error(MARK_INVALID, _mark_invalid)
 
 
 def _count_digits(whole: bytes, fraction: bytes, exponent: bytes) -> int:

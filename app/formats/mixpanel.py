@@ -142,7 +142,7 @@ def _find_insert_id(original: bytes) -> str:
             )
             or ""
         )
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return ""
 
 

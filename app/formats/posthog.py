@@ -135,7 +135,7 @@ def _find_uuid(original: bytes) -> str | None:
     """Return ``uuid`` of an event as sent; the event may be invalid JSON."""
     try:
         return decode_text_or_none(decode_members_or_empty(original).get("uuid"))
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
 
 

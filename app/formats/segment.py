@@ -15,7 +15,7 @@ from app.config import Limits, Settings
 from app.errors import InvalidBody, Rejection, RejectionCode
 from app.formats import json_text, timestamps
 from app.formats.segment_fields import MessageRefused, message_id_at_best
-from app.formats.segment_message import MessageReader, refuse_outsize, to_standalone
+from app.formats.segment_message import MessageReader, refuse_unreadable, to_standalone
 from app.touchpoint import Message, Peer, SourceView, Warning
 
 TYPE_OF_ROUTE: Final[dict[str, str | None]] = {
@@ -98,7 +98,7 @@ _SINGLE = msgspec.json.Decoder(_Single)
 def read(body: bytes, route: str, limits: Limits) -> Envelope:
     """Split a decompressed body into items. ``route`` is a key of TYPE_OF_ROUTE. Raise InvalidBody."""
     type_of_route = TYPE_OF_ROUTE[route]
-    sent = json_text.as_utf8(body)
+    sent = json_text.as_utf8(body)  # Bytes that are not UTF-8 are marked, and normalise() rejects their messages.
     readable = json_text.replace_lone_surrogates(sent)
     try:
         return _build_envelope(readable, sent, type_of_route, limits)
@@ -153,16 +153,20 @@ def _build_envelope(readable: bytes, sent: bytes, type_of_route: str | None, lim
     try:
         if type_of_route is not None:
             write_key = _SINGLE.decode(readable).write_key
-            return Envelope(_decode_write_key(write_key), [readable], [sent], type_of_route=type_of_route)
+            return Envelope(
+                _decode_write_key(write_key), [readable], [json_text.unmark(sent)], type_of_route=type_of_route
+            )
         batch = _BATCH.decode(readable)
     except msgspec.ValidationError as error:
         raise InvalidBody(f"The body has the wrong shape: {error}.") from None
     except msgspec.DecodeError as error:
-        raise InvalidBody(f"The body is not valid JSON: {error}.") from None
+        raise json_text.refuse_json(readable, error) from None
     if len(batch.batch) > ITEMS_MAX:
         raise InvalidBody(f"The batch has {len(batch.batch)} items; send at most {ITEMS_MAX} in one request.")
     items = [bytes(raw) for raw in batch.batch]
     originals = items if readable is sent else json_text.find_originals(items, readable, sent)
+    if json_text.is_marked(sent):
+        originals = [json_text.unmark(original) for original in originals]
     messages_max = limits.batch_messages_max
     return Envelope(
         _decode_write_key(batch.write_key),
@@ -187,6 +191,8 @@ def _collect_shared_context(context: bytes, integrations: bytes, limits: Limits)
         too_much = json_text.is_deeper(raw, limits.depth_levels_max) or json_text.holds_long_number(raw)
         if too_much or not raw.startswith(b"{"):
             raise InvalidBody(f"`{name}` of the batch must be a JSON object within the limits of a message.")
+        if json_text.is_marked(raw):
+            raise InvalidBody(f"`{name}` of the batch is not UTF-8.")
         members = json_text.decode_members(raw)
         shared |= members if name == "context" else ({"integrations": raw} if members else {})
     return shared
@@ -194,7 +200,7 @@ def _collect_shared_context(context: bytes, integrations: bytes, limits: Limits)
 
 def _reject_over_limit(index: int, raw: bytes, original: bytes, limits: Limits) -> Rejection:
     try:
-        refuse_outsize(raw, limits.message_bytes_max)
+        refuse_unreadable(raw, limits.message_bytes_max)
         raise MessageRefused(RejectionCode.TOO_MANY_MESSAGES)
     except MessageRefused as refusal:
         return _build_rejection(index, raw, original, refusal, limits)
@@ -216,9 +222,11 @@ def _drop_visitor(original: bytes, readable: bytes) -> bytes:
     if b'"visitor"' not in original:
         return original
     for raw in (original, readable):
-        with suppress(msgspec.DecodeError, RecursionError):
+        with suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             members = json_text.decode_members(raw)
-            return original if members.pop("visitor", None) is None else json_text.encode_members(members)
+            if members.pop("visitor", None) is None:
+                return original
+            return json_text.unmark(json_text.encode_members(members))
     return original
 
 

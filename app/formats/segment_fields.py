@@ -189,7 +189,9 @@ def message_id_at_best(raw: bytes, chars_max: int) -> str | None:
         value = as_id_text(_ANY.decode(json_text.decode_members(raw).get("messageId", b"null")))
     except (msgspec.DecodeError, RecursionError, ArithmeticError, ValueError):
         return None
-    return value if value and len(value) <= chars_max and "\0" not in value else None
+    if not value or len(value) > chars_max or "\0" in value or json_text.is_marked(value.encode()):
+        return None
+    return value
 
 
 def name_at_best(raw: bytes) -> str | None:

@@ -51,7 +51,9 @@ UNUSABLE: Final = {"email": "email_unusable", "phone": "phone_unusable"}
 _CONTACTS: Final = {"email": "email address", "phone": "phone number"}
 
 
-def refuse_outsize(raw: bytes, bytes_max: int) -> None:
+def refuse_unreadable(raw: bytes, bytes_max: int) -> None:
+    if json_text.is_marked(raw):
+        raise MessageRefused(RejectionCode.INVALID_UTF8)
     if not raw.startswith(b"{"):
         raise MessageRefused(RejectionCode.NOT_AN_OBJECT)
     if len(raw) > bytes_max:
@@ -107,7 +109,7 @@ class MessageReader:
 
     def read_message(self, index: int, raw: bytes) -> Message:
         """Convert one message. Raise MessageRefused; the checks are in the order of precedence of RejectionCode."""
-        refuse_outsize(raw, self._message_bytes_max)
+        refuse_unreadable(raw, self._message_bytes_max)
         if json_text.is_deeper(raw, self._depth_levels_max):
             raise MessageRefused(RejectionCode.TOO_DEEP)
         fields, extra = parse_item(raw, self._type_of_route)

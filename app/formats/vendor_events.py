@@ -75,11 +75,11 @@ class EnvelopeBuilder:
     def add_raw_item(self, place: int, raw: bytes, original: bytes) -> None:
         """Add an item as it is; if it is not an event, it is rejected later like any invalid message."""
         self._envelope.items.append(raw)
-        self._envelope.originals.append(original)
+        self._envelope.originals.append(json_text.unmark(original))
         self._envelope.places.append(place)
 
     def reject(self, place: int, code: RejectionCode, original: bytes, detail: str | None = None) -> None:
-        form = self._envelope.form_of(place)
+        form, original = self._envelope.form_of(place), json_text.unmark(original)
         self._envelope.rejections.append(Rejection(place, code, detail or code.meaning, None, original, form=form))
 
     def reject_over_limit(self, events: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

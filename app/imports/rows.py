@@ -25,6 +25,7 @@ from app.imports.mapping import DELIMITERS, FileMapping, MappingRefused, RowRead
 
 _CSV_SUFFIXES: Final = (".csv", ".tsv", ".txt")
 _HEADER_BYTES_MAX: Final = 1 << 20
+_NOT_UTF8: Final = "the line is not UTF-8"
 
 
 class ImportRow(msgspec.Struct):
@@ -152,7 +153,7 @@ def _map_rows(
 def read_json_objects(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of an NDJSON file; skip all other lines."""
     for line in _read_json_lines(path, FilePosition()):
-        if isinstance(value := _parse_object(line.original), dict):
+        if line.fault is None and isinstance(value := _parse_object(line.original), dict):
             yield value
 
 
@@ -211,7 +212,7 @@ class CsvRecords:
             if len(cells) > len(self.columns):
                 fault = f"the line has {len(cells)} cells, but the header has only {len(self.columns)}"
             elif not _is_utf8(original):
-                fault = "the line is not UTF-8"
+                fault = _NOT_UTF8
             if fault is not None or any(cells):
                 line = ImportRow(self._reader.line_num, self._file.tell(), original, fault=fault)
                 yield line, dict(zip(self.columns, cells, strict=False))
@@ -281,7 +282,7 @@ def _read_json_lines(path: Path, since: FilePosition) -> Iterator[ImportRow]:
         for text in iter(file.readline, b""):
             number += 1
             if text.strip():
-                yield ImportRow(number, file.tell(), text.strip())
+                yield ImportRow(number, file.tell(), text.strip(), fault=None if _is_utf8(text) else _NOT_UTF8)
 
 
 def _read_csv_messages(path: Path, since: FilePosition) -> Iterator[ImportRow]:
@@ -311,7 +312,7 @@ def _read_csv_messages(path: Path, since: FilePosition) -> Iterator[ImportRow]:
                 if len(cells) > len(header):
                     fault = f"the line has {len(cells)} cells, but the header has only {len(header)}"
                 elif not _is_utf8(b"".join(read)):
-                    fault = "the line is not UTF-8"
+                    fault = _NOT_UTF8
             except csv.Error as error:
                 fault = str(error)
             except StopIteration:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -95,6 +95,21 @@ async def test_refused_event_is_quarantined_and_can_be_replayed(service: Running
     receipt = await service.tell("POST", f"/v1/quarantine/{missing['id']}/replay", event(service, "Mended"))
     assert (receipt["accepted"], receipt["rejected"]) == (1, 0)
     assert "Mended" in [item["name"] for item in await touchpoints_of(service)]
+
+
+async def test_import_rejects_only_the_line_that_is_not_utf8(service: RunningApp) -> None:
+    events = [event(service, name, time=1.5e9, **{"$insert_id": f"i-{name}"}) for name in "ABC"]
+    body = b"\n".join(json.dumps(item).encode() for item in events).replace(b"i-B", b"i-\xff")
+    for content in (body, gzip.compress(body)):
+        response = await service.client.post("/import?strict=1", content=content)
+        [failed] = response.json()["failed_records"]
+        assert (response.status_code, failed["index"], failed["insert_id"]) == (400, 1, "")
+    assert [item["name"] for item in await touchpoints_of(service)] == ["A", "C"]
+    stored = (await service.ask("/v1/quarantine"))["items"][0]
+    assert (stored["code"], stored["encoding"]) == ("invalid_utf8", "base64")
+    assert b64decode(stored["original"]) == body.splitlines()[1]
+    receipt = await service.tell("POST", f"/v1/quarantine/{stored['id']}/replay", events[1])
+    assert (receipt["accepted"], receipt["rejected"]) == (1, 0)
 
 
 async def test_invalid_keys_and_bodies_are_refused(service: RunningApp) -> None:

@@ -126,6 +126,7 @@ DROPPED_BOTS = Entrance(
 )
 
 EVERY_CODE = {
+    "invalid_utf8": b'{"type":"track","event":"\xff","userId":"u"}',
     "not_an_object": 7,
     "message_too_large": track("c-1", properties={"text": "x" * 40_000}),
     "too_deep": b'{"type":"track","event":"E","userId":"u","properties":' + b'{"a":' * 40 + b"1" + b"}" * 41,

@@ -52,7 +52,7 @@ def test_body_that_is_neither_json_nor_base64_is_refused(body: bytes) -> None:
         parse_document(unwrap(body, None, LIMITS).body, LIMITS)
 
 
-@pytest.mark.parametrize("body", [b"", b"7", b'"text"', b"[1", b"{'a':1}", b"[NaN]", b'["\xff"]'], ids=repr)
+@pytest.mark.parametrize("body", [b"", b"7", b'"text"', b"[1", b"{'a':1}", b"[NaN]", b"[\xff]"], ids=repr)
 def test_invalid_document_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidBody):
         parse_document(body, LIMITS)
