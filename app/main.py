@@ -48,6 +48,7 @@ from app.observability.metrics import Metrics
 from app.postgres.migrate import asyncpg_url
 from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import Clock, Pool, open_pool
+from app.postgres.write_probe import WriteProbe
 from app.queries.live_updates import LiveUpdates
 from app.registry.registry import Registry
 from app.registry.segment_usage import SegmentUsage
@@ -171,7 +172,17 @@ async def _run_lifespan(
         stack.push_async_callback(live_updates.stop)
         ingest.after_commit.append(live_updates.notify_change)
         app.state.services = Services(
-            settings, clock, metrics, pool, registry, ingest, segment_usage, rate_limits, live_updates, outbound
+            settings,
+            clock,
+            metrics,
+            pool,
+            registry,
+            ingest,
+            segment_usage,
+            rate_limits,
+            live_updates,
+            outbound,
+            WriteProbe(pool),
         )
         yield
 

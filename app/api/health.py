@@ -14,6 +14,7 @@ from app.api.schemas import HealthOut, LiveOut
 from app.http.dependencies import Services, get_services
 from app.http.responses import json_response
 from app.postgres import migrate
+from app.postgres.write_probe import WriteFault
 from app.queries.segment_members import SegmentMemberQueries
 from app.touchpoint import SECOND
 
@@ -74,12 +75,34 @@ async def _check_health(services: Services) -> dict[str, Any]:
         async with services.pool.acquire(timeout=_QUERY_SECONDS_MAX) as connection:
             is_migrated = await migrate.read_revision_of(connection) == migrate.latest_revision()
             earliest_due = await connection.fetchval(_EARLIEST_DUE, timeout=_QUERY_SECONDS_MAX) if is_migrated else None
+        write_fault = await services.write_probe.find_fault()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         _log.warning("database.connection_failed", route="/readyz", error=type(error).__name__)
-        return {"ready": False, "database": False, "migrations": False, "sweep_lag_seconds": None}
+        return {
+            "ready": False,
+            "database": False,
+            "migrations": False,
+            "writable": False,
+            "reason": "database_unreachable",
+            "sweep_lag_seconds": None,
+        }
     lag = 0.0 if earliest_due is None else max(0.0, (services.clock.now() - earliest_due) / SECOND)
-    is_ready = is_migrated and not services.registry.is_outdated
-    return {"ready": is_ready, "database": True, "migrations": is_migrated, "sweep_lag_seconds": lag}
+    reason = _find_reason(services, is_migrated, write_fault)
+    return {
+        "ready": reason is None,
+        "database": True,
+        "migrations": is_migrated,
+        "writable": write_fault is None,
+        "reason": reason,
+        "sweep_lag_seconds": lag,
+    }
+
+
+def _find_reason(services: Services, is_migrated: bool, write_fault: WriteFault | None) -> str | None:
+    """Return why requests fail although the database is reachable, or None if the server is ready."""
+    if not is_migrated:
+        return "not_migrated"
+    return write_fault or ("other_settings" if services.registry.is_outdated else None)
 
 
 async def get_metrics(request: Request) -> Response:

@@ -17,6 +17,7 @@ from app.http.rate_limits import RateLimits
 from app.ingest.submit import Ingest
 from app.observability.metrics import Metrics
 from app.postgres.pool import Clock, Pool
+from app.postgres.write_probe import WriteProbe
 from app.queries.live_updates import LiveUpdates
 from app.registry.registry import Registry
 from app.registry.segment_usage import SegmentUsage
@@ -61,6 +62,7 @@ class Services:
     rate_limits: RateLimits
     live_updates: LiveUpdates
     outbound: OutboundClient
+    write_probe: WriteProbe
     heavy_read_slots: HeavyReadSlots = field(default_factory=HeavyReadSlots)
     member_list_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MEMBER_LISTS_MAX))
     """Limits concurrent member lists and counts, which are slow during a backfill and hold a connection."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import asyncpg
 import pytest
 
 from app.background.worker import Worker
@@ -16,7 +17,8 @@ from tests.support.running_app import RunningApp, run_worker, track
 async def test_livez_and_readyz_report_a_healthy_server(service: RunningApp) -> None:
     assert (await service.client.get("/livez")).json() == {"live": True}
     assert (await service.client.get("/readyz")).json() == {
-        "ready": True, "database": True, "migrations": True, "sweep_lag_seconds": 0.0,
+        "ready": True, "database": True, "migrations": True, "writable": True, "reason": None,
+        "sweep_lag_seconds": 0.0,
     }  # fmt: skip
 
 
@@ -32,6 +34,38 @@ async def test_readyz_fails_without_migrations_or_database(service: RunningApp) 
     response = await service.client.get("/readyz")
     assert (response.status_code, response.json()["database"], response.json()["ready"]) == (503, False, False)
     assert (await service.client.get("/livez")).status_code == 200
+
+
+async def test_readyz_reports_a_read_only_database(service: RunningApp, settings: Settings) -> None:
+    services = service.app.state.services
+    name = await services.pool.fetchval("SELECT current_database()")
+    await services.pool.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    try:
+        await services.pool.expire_connections()
+        response = await service.client.get("/readyz")
+        assert (response.status_code, response.json()["ready"], response.json()["writable"]) == (503, False, False)
+        assert (response.json()["database"], response.json()["reason"]) == (True, "read_only")
+    finally:
+        connection = await asyncpg.connect(settings.database_url)
+        await connection.execute("SET default_transaction_read_only = off")
+        await connection.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        await connection.close()
+
+
+async def test_readyz_writes_at_most_every_few_seconds(service: RunningApp) -> None:
+    """A load balancer that asks often must not load the database."""
+    pool = service.app.state.services.pool
+    written = "SELECT temp_files FROM pg_stat_database WHERE datname = current_database()"
+
+    async def ask() -> int:
+        assert (await service.client.get("/readyz")).status_code == 200
+        await pool.execute("SELECT pg_stat_force_next_flush()")
+        files: int = await pool.fetchval(written)
+        return files
+
+    await service.client.get("/readyz")
+    await pool.expire_connections()  # The statistics of a connection are complete when it ends.
+    assert max([await ask() for _ in range(10)]) <= 2
 
 
 async def test_metrics_count_messages_and_requests(service: RunningApp) -> None:

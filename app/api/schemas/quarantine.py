@@ -153,12 +153,24 @@ class QuarantineReplayOut(BaseModel):
 class HealthOut(BaseModel):
     model_config = describe_schema(
         "Whether the server is ready for requests.",
-        {"ready": True, "database": True, "migrations": True, "sweep_lag_seconds": 0.0},
+        {
+            "ready": True,
+            "database": True,
+            "migrations": True,
+            "writable": True,
+            "reason": None,
+            "sweep_lag_seconds": 0.0,
+        },
     )
 
     ready: bool
     database: bool
     migrations: bool
+    writable: bool = Field(description="Whether the database accepts writes; checked at most every 5 seconds.")
+    reason: (
+        Literal["database_unreachable", "not_migrated", "read_only", "disk_full", "write_failed", "other_settings"]
+        | None
+    ) = Field(description="Why the server is not ready; null if it is.")
     sweep_lag_seconds: float | None
 
 
