@@ -21,6 +21,7 @@ Exceptions and their statuses::
     |  +- OriginNotAllowed   403   write key used from another origin
     +- NotFound              404
     +- Conflict              409
+    |  +- LastSecretKey      409   no secret key would be left
     +- InvalidDefinition     422   with the JSON path of the node and a remedy
     +- RateLimited           429   Retry-After in whole seconds
     +- OtherSettings         503
@@ -209,6 +210,16 @@ class Conflict(SegueError):
     status = 409
     code = "conflict"
     title = "Conflict with existing data"
+
+
+class LastSecretKey(Conflict):
+    """A revocation would leave no valid secret key, and so no way to manage the workspace over the API."""
+
+    code = "last_secret_key"
+    title = "Last secret key"
+
+    def __init__(self) -> None:
+        super().__init__("This is the only valid secret key. Create another one first, then revoke this one.")
 
 
 class InvalidDefinition(SegueError):

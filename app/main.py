@@ -50,6 +50,7 @@ from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import Clock, Pool, open_pool
 from app.postgres.write_probe import WriteProbe
 from app.queries.live_updates import LiveUpdates
+from app.registry.key_usage import KeyUsage
 from app.registry.registry import Registry
 from app.registry.segment_usage import SegmentUsage
 
@@ -163,6 +164,9 @@ async def _run_lifespan(
         segment_usage = SegmentUsage(pool, clock)
         segment_usage.start()
         stack.push_async_callback(segment_usage.stop)
+        key_usage = KeyUsage(pool, registry.access, clock)
+        key_usage.start()
+        stack.push_async_callback(key_usage.stop)
         background = Worker(pool, registry, settings, clock, metrics)
         await background.start(only_upkeep=not worker)
         stack.push_async_callback(background.stop)
@@ -179,6 +183,7 @@ async def _run_lifespan(
             registry,
             ingest,
             segment_usage,
+            key_usage,
             rate_limits,
             live_updates,
             outbound,

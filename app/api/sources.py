@@ -65,7 +65,7 @@ def add_source_routes(app: FastAPI) -> None:
             (400, 404),
             "Change a key",
         ),
-        ("/v1/keys/{id}", "DELETE", revoke_key, KeyOut, 200, None, (404,), "Revoke a key"),
+        ("/v1/keys/{id}", "DELETE", revoke_key, KeyOut, 200, None, (404, 409), "Revoke a key"),
     ):
         add_secret_route(
             app,
@@ -120,6 +120,7 @@ async def change_source(
 
 async def list_keys(request: Request) -> Response:
     """Return all keys, including revoked ones. Secret keys show their first characters only."""
+    await get_services(request).key_usage.flush()
     return json_response({"items": [_render_key(key) for key in await get_services(request).registry.keys.list_all()]})
 
 
@@ -144,7 +145,7 @@ async def change_key(
 async def revoke_key(
     request: Request, id: Annotated[str, Path(description="`id` from the list of keys.", max_length=100)]
 ) -> Response:
-    """Revoke a key. Every process refuses it within a second."""
+    """Revoke a key. Every process refuses it within a second. The last valid secret key cannot be revoked."""
     return json_response(_render_key(await get_services(request).registry.keys.revoke(id)))
 
 
@@ -157,6 +158,7 @@ def _render_key(key: Key) -> dict[str, Any]:
         **msgspec.structs.asdict(key),
         "created_at": format_instant(key.created_at),
         "revoked_at": format_instant(key.revoked_at),
+        "last_used_at": format_instant(key.last_used_at),
     }
     if key.key is None:
         del content["key"]

@@ -61,7 +61,9 @@ def list_keys(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """List all keys, including revoked ones."""
     with open_migrated_database(load_settings(data, database_url)) as ready:
         keys = asyncio.run(run_with_registry(ready, lambda registry: registry.keys.list_all()))
-    table = Table("id", "kind", "source", "name", "key", "created", "revoked", box=None, header_style="bold")
+    table = Table(
+        "id", "kind", "source", "name", "key", "created", "last used", "revoked", box=None, header_style="bold"
+    )
     for key in keys:
         table.add_row(
             key.id[:12],
@@ -70,6 +72,7 @@ def list_keys(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
             key.name,
             key.hint if key.kind == "write" else f"{key.hint}…",
             rfc3339(key.created_at)[:19],
+            "" if key.last_used_at is None else rfc3339(key.last_used_at)[:16],
             "" if key.revoked_at is None else rfc3339(key.revoked_at)[:19],
         )
     # Do not fit the table to the terminal: a shortened key is useless, and programs may parse the output.
@@ -79,13 +82,21 @@ def list_keys(data: DataDir = None, database_url: DatabaseUrl = None) -> None:
 @keys_cli.command("revoke")
 def revoke_key(
     key: Annotated[str, typer.Argument(help="The key, or the first characters of its id from [bold]keys list[/bold].")],
+    last: Annotated[
+        bool,
+        typer.Option("--last", help="Revoke the last secret key too, for example because it has leaked."),
+    ] = False,
     data: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Revoke a key. Every process stops accepting it within a second."""
+    """Revoke a key. Every process stops accepting it within a second.
+
+    The last valid secret key is refused without [bold]--last[/bold], because the API is closed until you create another
+    one with [bold]keys create secret[/bold].
+    """
 
     async def revoke(registry: Registry) -> None:
-        await registry.keys.revoke(await _resolve_key_id(registry, key))
+        await registry.keys.revoke(await _resolve_key_id(registry, key), even_last=last)
 
     with open_migrated_database(load_settings(data, database_url)) as ready:
         asyncio.run(run_with_registry(ready, revoke))

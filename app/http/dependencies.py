@@ -19,6 +19,7 @@ from app.observability.metrics import Metrics
 from app.postgres.pool import Clock, Pool
 from app.postgres.write_probe import WriteProbe
 from app.queries.live_updates import LiveUpdates
+from app.registry.key_usage import KeyUsage
 from app.registry.registry import Registry
 from app.registry.segment_usage import SegmentUsage
 
@@ -59,6 +60,7 @@ class Services:
     registry: Registry
     ingest: Ingest
     segment_usage: SegmentUsage
+    key_usage: KeyUsage
     rate_limits: RateLimits
     live_updates: LiveUpdates
     outbound: OutboundClient

@@ -137,6 +137,7 @@ keys = Table(
         server_default=text("false"),
         comment="whether a page with this write key may read the profile of the user id that it sends",
     ),
+    Column("last_used_at", Instant, comment="to the minute; null if never used"),
     comment="API keys: write keys send messages, secret keys manage all. Of secret keys only the hash is stored.",
 )
 

@@ -75,6 +75,8 @@ class AccessCache:
         self._secret_box = SecretBox(settings.secrets_keys)
         self._checked_at = float("-inf")
         self.current = AccessSnapshot(_NEVER_READ, {}, {}, {})
+        self.used_keys: set[bytes] = set()
+        """SHA-256 of the valid keys of requests since the last :meth:`take_used_keys`."""
 
     async def find_write_key(self, key: str) -> WriteKeyGrant | None:
         """Return the permissions of a write key; None if it is unknown or revoked."""
@@ -82,6 +84,8 @@ class AccessCache:
         grant = self.current.write_keys.get(digest)
         if grant is None and await self._refresh_for_unknown_key():
             grant = self.current.write_keys.get(digest)
+        if grant is not None:
+            self.used_keys.add(digest)
         return grant
 
     async def find_source(self, write_key: str) -> SourceView | None:
@@ -92,9 +96,17 @@ class AccessCache:
     async def is_secret_key(self, key: str) -> bool:
         """Return True if the key is a valid secret key."""
         digest = hash_key(key)
-        if digest in self.current.secret_keys:
-            return True
-        return await self._refresh_for_unknown_key() and digest in self.current.secret_keys
+        is_valid = digest in self.current.secret_keys or (
+            await self._refresh_for_unknown_key() and digest in self.current.secret_keys
+        )
+        if is_valid:
+            self.used_keys.add(digest)
+        return is_valid
+
+    def take_used_keys(self) -> set[bytes]:
+        """Return the keys used since the last call, as SHA-256, and forget them."""
+        used, self.used_keys = self.used_keys, set()
+        return used
 
     def has_write_key(self, key: str) -> bool:
         """Return True if the text is a valid write key. An error can then explain that a secret key is needed."""

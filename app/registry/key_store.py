@@ -6,13 +6,13 @@ Keys are looked up by their SHA-256; a secret key itself is not stored.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from hashlib import sha256
 from typing import Any, Final, Literal, assert_never
 
 import msgspec
 
-from app.errors import BadRequest, NotFound
+from app.errors import BadRequest, LastSecretKey, NotFound
 from app.postgres.pool import Connection, Pool, transact
 from app.postgres.revisions import bump_revision
 
@@ -42,10 +42,11 @@ class Key(msgspec.Struct, frozen=True):
     revoked_at: int | None
     origins: Sequence[str] = ()
     trusts_identify: bool = False
+    last_used_at: int | None = None
     key: str | None = None
 
 
-_COLUMNS = "hash, kind, source, name, hint, created_at, revoked_at, origins, trusts_identify"
+_COLUMNS = "hash, kind, source, name, hint, created_at, revoked_at, origins, trusts_identify, last_used_at"
 
 _LIST = f"SELECT {_COLUMNS} FROM keys ORDER BY created_at, kind DESC, hash"
 
@@ -71,6 +72,19 @@ RETURNING {_COLUMNS}
 _REVOKE = f"""
 UPDATE keys SET revoked_at = coalesce(revoked_at, now()) WHERE hash = $1
 RETURNING {_COLUMNS}
+"""
+
+_LOCK_ACTIVE_SECRET_KEYS = """
+-- The locks make a concurrent revocation of another key wait, so that two of them cannot revoke the last two keys.
+SELECT hash FROM keys WHERE kind = 'secret' AND revoked_at IS NULL ORDER BY hash FOR UPDATE
+"""
+
+_RECORD_USES = """
+-- Rows are locked in the order of their keys, so that two processes cannot deadlock.
+UPDATE keys SET last_used_at = $2
+WHERE hash IN (
+    SELECT hash FROM keys WHERE hash = ANY($1) AND coalesce(last_used_at < $2, true) ORDER BY hash FOR UPDATE
+)
 """
 
 _LOCK_SIGNING_KEYS = """
@@ -159,11 +173,19 @@ class KeyStore:
         await self._on_change()
         return key
 
-    async def revoke(self, id: str) -> Key:
-        """Revoke a key, given its id (SHA-256 in hex) or the key itself; raise NotFound. May be called again."""
+    async def revoke(self, id: str, *, even_last: bool = False) -> Key:
+        """Revoke a key, given its id (SHA-256 in hex) or the key itself. May be called again.
+
+        Raises:
+            NotFound: the key does not exist.
+            LastSecretKey: it is the only valid secret key, and ``even_last`` is False.
+        """
         digest = _parse_key_id(id)
 
         async def revoke(connection: Connection) -> Key:
+            active = [row["hash"] for row in await connection.fetch(_LOCK_ACTIVE_SECRET_KEYS)]
+            if active == [digest] and not even_last:
+                raise LastSecretKey
             row = await connection.fetchrow(_REVOKE, digest)
             if row is None:
                 raise NotFound("The key does not exist.")
@@ -192,6 +214,11 @@ class KeyStore:
 
         await transact(self._pool, renew)
         await self._on_change()
+
+
+async def record_uses(pool: Pool, digests: Collection[bytes], now: int) -> None:
+    """Store ``now``, in microseconds, as the last use of these keys, given as SHA-256."""
+    await pool.execute(_RECORD_USES, [*digests], now)
 
 
 async def has_keys(connection: Connection) -> bool:

@@ -82,6 +82,32 @@ async def test_new_key_works_and_revoked_key_does_not(service: RunningApp) -> No
         assert (await service.tell("DELETE", f"/v1/keys/{id}", expected=404))["code"] == "not_found"
 
 
+async def test_last_secret_key_cannot_be_revoked(service: RunningApp) -> None:
+    async def revoke(id: str) -> int:
+        return (await service.client.delete(f"/v1/keys/{id}", headers=service.secret)).status_code
+
+    [own] = [item for item in (await service.ask("/v1/keys"))["items"] if item["kind"] == "secret"]
+    refused = await service.client.delete(f"/v1/keys/{own['id']}", headers=service.secret)
+    assert is_problem(refused, 409, "last_secret_key")
+    other = await service.tell("POST", "/v1/keys", {"kind": "secret"}, 201)
+    assert sorted(await asyncio.gather(revoke(own["id"]), revoke(other["id"]))) in ([200, 401], [200, 409])
+    pool = service.app.state.services.pool
+    assert await pool.fetchval("SELECT count(*) FROM keys WHERE kind = 'secret' AND revoked_at IS NULL") == 1
+
+
+async def test_keys_show_their_last_use(settings: Settings, clock: FrozenClock) -> None:
+    async def last_uses() -> dict[str, str | None]:
+        return {item["kind"]: item["last_used_at"] for item in (await service.ask("/v1/keys"))["items"]}
+
+    async with running_app(settings, clock) as service:
+        assert await last_uses() == {"write": None, "secret": "2026-01-01T12:00:00.000000Z"}
+        await service.send(track("e"))
+        clock.instant += HOUR
+        assert await last_uses() == dict.fromkeys(("write", "secret"), "2026-01-01T13:00:00.000000Z")
+        clock.instant += HOUR
+        assert await last_uses() == {"write": "2026-01-01T13:00:00.000000Z", "secret": "2026-01-01T14:00:00.000000Z"}
+
+
 async def test_key_changes_reach_other_processes(settings: Settings, start: Any) -> None:
     async with start(settings) as one, start(settings) as other:
         source = await one.tell("POST", "/v1/sources", {"key": "shop", "default_channel": "web"}, 201)

@@ -87,7 +87,23 @@ def test_created_and_revoked_keys_apply_to_a_running_server(server: Server) -> N
         time.sleep(0.05)
     again = {line.split()[0]: line for line in server.command("keys", "list").stdout.splitlines()[1:]}
     assert again.keys() == listed.keys()
-    assert len(again[secret_id].split()) == len(listed[secret_id].split()) + 1  # now with the time of revocation
+    instants = [
+        sum(len(cell) == len("2026-01-01T00:00:00") for cell in rows[secret_id].split()) for rows in (listed, again)
+    ]
+    assert instants == [1, 2]  # The second one is the time of revocation.
+
+
+def test_last_secret_key_is_revoked_only_on_demand(make_server: Callable[..., Server], new_database_url: str) -> None:
+    server = make_server(new_database_url)
+    first = server.command("keys", "create", "secret").stdout.strip()
+    ids = [line.split()[0] for line in server.command("keys", "list").stdout.splitlines() if " secret " in line]
+    assert len(ids) == 2
+    assert server.command("keys", "revoke", first).returncode == 0
+    last = next(id for id in ids if "Revoked." not in server.command("keys", "revoke", id).stdout)
+    result = server.command("keys", "revoke", last)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "only valid secret key" in result.stderr
+    assert server.command("keys", "revoke", last, "--last").stdout.strip() == "Revoked."
 
 
 def test_unknown_key_cannot_be_revoked(server: Server) -> None:

@@ -194,6 +194,7 @@ class KeyOut(BaseModel):
             "revoked_at": None,
             "origins": [],
             "trusts_identify": False,
+            "last_used_at": EXAMPLE_INSTANT,
         },
     )
 
@@ -206,6 +207,9 @@ class KeyOut(BaseModel):
     revoked_at: OptionalInstant
     origins: Origins
     trusts_identify: _TrustsIdentify
+    last_used_at: OptionalInstant = Field(
+        description="When a request last used the key, exact to about a minute; null if never."
+    )
     key: str | SkipJsonSchema[None] = Field(None, description="Present only in the response that creates the key.")
 
 
