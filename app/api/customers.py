@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 from fastapi import FastAPI, Query, Security
@@ -60,7 +62,7 @@ from app.http.responses import (
 from app.postgres.pool import transact
 from app.projection.project import undo_link
 from app.queries.customers import CustomerQueries
-from app.queries.timeline import TimelineQueries, cursor_at
+from app.queries.timeline import LATEST_INSTANT, LedgerLink, LinkPlace, TimelineQueries, cursor_at
 from app.registry.definition_rows import body_to_json
 
 _BODY_BYTES_MAX = 1_000_000
@@ -309,17 +311,45 @@ async def list_touchpoints(
     )
 
 
-async def list_links(request: Request, as_of: AsOf = None) -> Response:
-    """Return the links that explain why these identities are one customer.
+async def list_links(
+    request: Request, limit: Limit = DEFAULT_ITEMS, cursor: PageCursor = None, as_of: AsOf = None
+) -> Response:
+    """Return the links that explain why these identities are one customer, oldest first.
 
     Links have no history: `as_of` selects the current links whose message happened at that instant or earlier.
     """
     services = get_services(request)
     ids = read_customer_ids(request)
-    at, is_past = parse_as_of(as_of, services.clock.now())
-    customer, links = await TimelineQueries(services.pool).list_links(ids)
-    items = [render_link(link) for link in links if not is_past or link.occurred_at <= at]
-    return etag_response(request, {"id": format_uuid(customer), "items": items}, at)
+    page_cursor = read_cursor(cursor, int, int, str, str, str, str)
+    at, is_past = parse_page_as_of(as_of, page_cursor, services.clock.now())
+    until, after = (at if is_past else LATEST_INSTANT), None
+    if page_cursor is not None:
+        until, after = _decode_link_place(page_cursor.place)
+    items_max = min(limit, services.settings.limits.page_items_max)
+    customer, links = await TimelineQueries(services.pool).list_links(ids, until, after, items_max + 1)
+    page, has_more = links[:items_max], len(links) > items_max
+    content = {
+        "id": format_uuid(customer),
+        "items": [render_link(link) for link in page],
+        "next_cursor": _write_link_cursor(at, until, page[-1]) if has_more else None,
+    }
+    return etag_response(request, content, at)
+
+
+def _write_link_cursor(at: int, until: int, link: LedgerLink) -> str:
+    """Return the cursor after a link. It keeps ``until``, because a link of a fast clock may be later than ``at``."""
+    occurred_at, message_id, source, weaker, stronger = link.place
+    return write_cursor(at, until, occurred_at, message_id, source, weaker.hex(), stronger.hex())
+
+
+def _decode_link_place(place: Sequence[Any]) -> tuple[int, LinkPlace]:
+    """Return ``until`` and the place of a cursor. Raise BadRequest if its ids are invalid."""
+    until, occurred_at, message_id, source, *ids = place
+    try:
+        weaker, stronger = (UUID(id).bytes for id in ids)
+    except ValueError:
+        raise BadRequest("The cursor is invalid; use next_cursor of the previous page.") from None
+    return until, (occurred_at, message_id, source, weaker, stronger)
 
 
 async def undo_customer_link(request: Request) -> Response:

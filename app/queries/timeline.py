@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -39,6 +39,10 @@ class LedgerLink(msgspec.Struct):
     source: str
     undone_at: int | None
 
+    @property
+    def place(self) -> LinkPlace:
+        return self.occurred_at, self.message_id, self.source, self.weaker.id, self.stronger.id
+
 
 _CUSTOMER_ID = """
 SELECT customer_id FROM unnest($1::uuid[]) WITH ORDINALITY AS requested (id, place) JOIN identities USING (id)
@@ -58,7 +62,7 @@ LIMIT $5
 """
 
 _LINKS = """
--- Links and conflicts of the customer's identities.
+-- Links and conflicts of the customer's identities after a place and until an instant, oldest first.
 SELECT w.kind, w.value, s.kind, s.value, l.kind, l.joined, l.occurred_at, l.message_id, l.source, l.undone_at
 FROM (
     SELECT l.* FROM identities i JOIN links l ON l.weaker = i.id WHERE i.customer_id = $1
@@ -67,14 +71,25 @@ FROM (
 ) AS l
 JOIN identities w ON w.id = l.weaker
 JOIN identities s ON s.id = l.stronger
-WHERE w.carried OR l.kind <> 'link'
+WHERE (w.carried OR l.kind <> 'link')
+  AND l.occurred_at <= $2
+  AND (l.occurred_at, l.message_id COLLATE "C", l.source COLLATE "C", l.weaker, l.stronger)
+      > ($3, $4 COLLATE "C", $5 COLLATE "C", $6, $7)
 ORDER BY l.occurred_at, l.message_id COLLATE "C", l.source COLLATE "C", l.weaker, l.stronger
+LIMIT $8
 """
 
 _decode_pairs = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
+LATEST_INSTANT: Final = 253_402_300_799_999_999
+"""The last microsecond of the year 9999."""
+
 TimelinePlace = tuple[int, str, str]
 """(occurred_at, message id, source) of the last entry of the previous page."""
+
+
+LinkPlace = tuple[int, str, str, bytes, bytes]
+"""(occurred_at, message id, source, weaker id, stronger id) of the last link of the previous page."""
 
 
 def cursor_at(instant: int) -> TimelinePlace:
@@ -98,11 +113,16 @@ class TimelineQueries:
             rows = await connection.fetch(_TIMELINE, customer, *(before or _LATEST), items_max)
         return [_entry_from_row(row) for row in rows]
 
-    async def list_links(self, ids: list[bytes]) -> tuple[bytes, list[LedgerLink]]:
-        """Return the customer's id and its links. Raise :class:`NotFound` if no identity has a customer."""
+    async def list_links(
+        self, ids: list[bytes], until: int, after: LinkPlace | None, items_max: int
+    ) -> tuple[bytes, list[LedgerLink]]:
+        """Return the customer's id and up to ``items_max`` links after a place, oldest first.
+
+        ``until`` is the latest instant of a link. Raise :class:`NotFound` if no identity has a customer.
+        """
         async with snapshot(self._pool) as connection:
             customer = await find_customer_id(connection, ids)
-            rows = await connection.fetch(_LINKS, customer)
+            rows = await connection.fetch(_LINKS, customer, until, *(after or _BEFORE_LINKS), items_max)
         return customer, [LedgerLink(Identity(*row[0:2]), Identity(*row[2:4]), *row[4:]) for row in rows]
 
 
@@ -124,5 +144,8 @@ def _entry_from_row(row: Any) -> TimelineEntry:
     return TimelineEntry(*columns, identities)  # type: ignore[call-arg]  # one value for each field
 
 
-_LATEST: TimelinePlace = (253_402_300_799_999_999, "", "")
-"""Place after all messages that can be stored: the last instant of the year 9999."""
+_LATEST: TimelinePlace = (LATEST_INSTANT, "", "")
+"""Place after all messages that can be stored."""
+
+_BEFORE_LINKS: LinkPlace = (0, "", "", bytes(16), bytes(16))
+"""Place before all links: no message is earlier than 1970, and no message id is empty."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -386,6 +387,26 @@ async def test_links_can_be_undone_and_restored(service: RunningApp) -> None:
     assert together[0]["id"] == together[1]["id"]
     for body, status in (({"weaker": "a", "stronger": "b"}, 404), ({"weaker": "a"}, 400), ({**pair, "weaker": 1}, 400)):
         await service.tell("POST", "/v1/customers/links/undo", body, status)
+
+
+async def test_links_are_paged_in_order(service: RunningApp) -> None:
+    """Links of one instant are in the order of their ids; a link of a fast clock is on the last page."""
+    path = "/v1/customers/user-1/links"
+    devices = [{"type": "identify", "userId": "user-1", "anonymousId": f"anon-{n}"} for n in range(7)]
+    late = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
+    await service.send(*({**device, "timestamp": "2026-01-01T00:00:00Z"} for device in devices[:6]))
+    await service.send(
+        {**devices[6], "timestamp": late}, *({"type": "page", "anonymousId": f"anon-{n}"} for n in range(7))
+    )
+    whole = await service.ask(path)
+    assert [whole["next_cursor"], len(whole["items"])] == [None, 7]
+    assert whole["items"][-1]["weaker"]["value"] == "anon-6"
+    for limit in (1, 2, 7):
+        assert await service.all_of(path, limit=limit) == whole["items"]
+    past = await service.all_of(path, limit=4, as_of="2026-01-02T00:00:00Z")
+    assert past == whole["items"][:6]
+    for cursor in ("x", write_cursor(0, 1, 2), write_cursor(0, 0, 0, "", "", "no id", "no id")):
+        await service.ask(path, 400, params={"cursor": cursor})
 
 
 async def test_ids_of_identities_resolve_to_the_customer(service: RunningApp) -> None:

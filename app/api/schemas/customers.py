@@ -371,11 +371,13 @@ class LinkOut(BaseModel):
 
 class LinksOut(BaseModel):
     model_config = describe_schema(
-        "Why these identities are one customer.", {"id": EXAMPLE_ID, "items": [], "as_of": EXAMPLE_INSTANT}
+        "Why these identities are one customer.",
+        {"id": EXAMPLE_ID, "items": [], "next_cursor": None, "as_of": EXAMPLE_INSTANT},
     )
 
     id: CustomerId
     items: list[LinkOut]
+    next_cursor: str | None
     as_of: Instant
 
 
