@@ -6,15 +6,21 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import certifi
 import httpx
 import hubspot.utils.signature as vendor
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.verification import Store
 
 from app.config import Settings
+from app.connectors.shared import sns_certificate
 from app.connectors.shared.email import (
     build_click_properties,
     extract_address,
@@ -23,6 +29,7 @@ from app.connectors.shared.email import (
     parse_list,
     parse_object,
 )
+from app.connectors.shared.sns_certificate import find_valid_public_key
 from app.connectors.signatures import SignatureRefused
 from app.connectors.tools import CONNECTORS
 from app.connectors.webhook_request import WebhookRequest
@@ -129,6 +136,9 @@ async def _send_sns(tools: WebhookSender, change: Mapping[str, Any], *, seal_aga
         ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com.example.com/SimpleNotificationService-1.pem"}, True),
         ({"SigningCertURL": "https://example.com/sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"}, True),
         ({"SigningCertURL": "https://bucket.s3.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://sns.s3-eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://sns.s3.amazonaws.com/SimpleNotificationService-1.pem"}, True),
+        ({"SigningCertURL": "https://sns.s3-website-us-east-1.amazonaws.com/SimpleNotificationService-1.pem"}, True),
         ({"SigningCertURL": "https://user@sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"}, True),
         ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com:8443/SimpleNotificationService-1.pem"}, True),
         ({"SigningCertURL": "https://sns.eu-west-1.amazonaws.com:no/SimpleNotificationService-1.pem"}, True),
@@ -151,6 +161,67 @@ async def test_sns_notification_with_a_changed_field_is_refused(
         assert _reason(await _send_sns(tools, change, seal_again=seal_again)) == "wrong"
         assert set(tools.visited) <= {ses.CERTIFICATE_URL}, "Segue must not send requests to other hosts"
         await tools.ask("GET", "/v1/customers/email:user@example.com", expected=404)
+
+
+async def test_unknown_topic_or_missing_signature_causes_no_request(settings: Settings) -> None:
+    async with running_webhook_sender(settings, SES.certificates) as tools:
+        await tools.add(SES)
+        unknown_topic = {"TopicArn": "arn:aws:sns:eu-west-1:999999999999:ses"}
+        assert _reason(await _send_sns(tools, {"Signature": ""}, seal_again=False)) == "missing"
+        assert _reason(await _send_sns(tools, unknown_topic, seal_again=True)) == "wrong"
+        assert _reason(await _send_sns(tools, {**unknown_topic, "Signature": ""}, seal_again=False)) == "missing"
+        assert tools.visited == []
+
+
+def _chain(*links: x509.Certificate) -> bytes:
+    return b"".join(link.public_bytes(Encoding.PEM) for link in links)
+
+
+def test_chain_of_an_sns_certificate_must_lead_to_a_trusted_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = (_YEAR_BEFORE, _YEAR_AFTER)
+    root, other_root = ses.authority("Root", *times), ses.authority("Other root", *times)
+    issuer, other_issuer = ses.authority("Issuer", *times, root), ses.authority("Issuer", *times, other_root)
+    monkeypatch.setattr(sns_certificate, "_load_roots", lambda: Store([root[0]]))
+
+    def reason(document: bytes) -> str:
+        try:
+            find_valid_public_key(document, NOW)
+        except SignatureRefused as refused:
+            return refused.detail
+        return ""
+
+    assert reason(ses.certificate(*times, issuer=issuer) + _chain(issuer[0])) == ""
+    assert reason(ses.certificate(*times, issuer=issuer) + _chain(issuer[0], root[0])) == ""
+    assert "trusted root" in reason(ses.certificate(*times, issuer=other_issuer) + _chain(other_issuer[0]))
+    assert "trusted root" in reason(ses.certificate(*times, issuer=issuer) + _chain(other_issuer[0]))
+    expired = ses.authority("Issuer", _YEAR_BEFORE, _DAY_BEFORE, root)
+    assert "trusted root" in reason(ses.certificate(*times, issuer=expired) + _chain(expired[0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "is_accepted"),
+    [
+        ("sns.amazonaws.com", True),
+        ("sns.us-gov-west-1.amazonaws.com", True),
+        ("sns.cn-north-1.amazonaws.com.cn", True),
+        ("sns.s3-eu-west-1.amazonaws.com", False),
+        ("sqs.amazonaws.com", False),
+        ("sns.example.com", False),
+    ],
+)
+def test_name_of_an_sns_certificate(name: str, is_accepted: bool) -> None:
+    document = ses.certificate(_YEAR_BEFORE, _YEAR_AFTER, [name])
+    with nullcontext() if is_accepted else pytest.raises(SignatureRefused, match="not a certificate of SNS"):
+        find_valid_public_key(document, NOW)
+
+
+def test_chain_of_a_forged_root_of_amazon_is_refused() -> None:
+    """Only the name of the root is the same as that of a public root."""
+    assert "Amazon Root CA 1" in certifi.contents()
+    own = ses.authority("Amazon Root CA 1", _YEAR_BEFORE, _YEAR_AFTER)
+    document = ses.certificate(_YEAR_BEFORE, _YEAR_AFTER, issuer=own) + _chain(own[0])
+    with pytest.raises(SignatureRefused, match="trusted root"):
+        find_valid_public_key(document, NOW)
 
 
 async def test_sns_notification_of_another_key_is_refused(settings: Settings) -> None:

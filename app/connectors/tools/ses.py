@@ -4,7 +4,8 @@ It reads the event publishing format (``eventType``) and feedback notifications 
 about several recipients becomes one touchpoint for each of them.
 
 SNS signs each notification with RSA (signature version 1 or 2), for every AWS account. A source therefore accepts only
-the topics in its option ``topics``, and the certificate must be on a host of SNS.
+the topics in its option ``topics``, and the certificate must be on a host of SNS. Segue fetches it only for a topic
+that the source lists.
 
 Source: https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html and
 https://docs.aws.amazon.com/ses/latest/dg/event-publishing-retrieving-sns-contents.html
@@ -12,18 +13,13 @@ https://docs.aws.amazon.com/ses/latest/dg/event-publishing-retrieving-sns-conten
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from datetime import datetime
-from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
-from cryptography.x509 import load_pem_x509_certificate
 
 from app.connectors.adapter import Call, Connector, Erasure, Event, HandshakeReply
 from app.connectors.shared.email import (
@@ -34,19 +30,14 @@ from app.connectors.shared.email import (
     parse_list,
     parse_object,
 )
+from app.connectors.shared.sns_certificate import find_valid_public_key, is_certificate_url, is_sns_url
 from app.connectors.signatures import MISSING, WRONG, Scheme, SignatureRefused, check_age, decode_base64
 from app.connectors.webhook_request import Unreadable, WebhookRequest, decode_json
 from app.formats.event_names import vendor_event_name
-from app.touchpoint import SECOND
 
 _SECONDS_MAX: Final = 86_400
 """Maximum age of a signature in seconds. SNS retries for at most an hour."""
 
-_HOST: Final = re.compile(r"sns\.[a-zA-Z0-9-]{3,}\.amazonaws\.com(\.cn)?")
-_CERTIFICATE_URL: Final = re.compile(
-    r"https://sns\.[a-z0-9-]{3,}\.amazonaws\.com(\.cn)?/SimpleNotificationService-[0-9a-zA-Z]{1,64}\.pem"
-)
-_PEM: Final = b"-----BEGIN CERTIFICATE-----"
 _SIGNED_OF_NOTIFICATION: Final = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
 _SIGNED_OF_CONFIRMATION: Final = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
 _SIGNED_MEMBERS: Final = {
@@ -87,7 +78,7 @@ def _verify(delivery: WebhookRequest, secret: str) -> None:
     if hash_class is None:
         raise SignatureRefused(WRONG, "`SignatureVersion` must be 1 or 2")
     try:
-        _find_valid_public_key(delivery.certificate_pem, delivery.received_at).verify(
+        find_valid_public_key(delivery.certificate_pem, delivery.received_at).verify(
             decode_base64(str(message["Signature"])), _join_signed_text(message), PKCS1v15(), hash_class()
         )
     except InvalidSignature:
@@ -112,52 +103,9 @@ def _require_expected_notification(delivery: WebhookRequest) -> Event:
         raise SignatureRefused(WRONG, "`Type` is not a message type of SNS")
     if message.get("TopicArn") not in delivery.options.get("topics", "").replace(",", " ").split():
         raise SignatureRefused(WRONG, "`TopicArn` is not in the source's option `topics`")
-    if not _CERTIFICATE_URL.fullmatch(str(message.get("SigningCertURL"))):
+    if not is_certificate_url(message.get("SigningCertURL")):
         raise SignatureRefused(WRONG, "`SigningCertURL` is not a certificate URL of SNS")
     return message
-
-
-def _is_sns_url(url: Any) -> bool:
-    if not isinstance(url, str):
-        return False
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return False
-    return (
-        parts.scheme == "https"
-        and parts.username is None
-        and port in (None, 443)
-        and _HOST.fullmatch(parts.hostname or "") is not None
-    )
-
-
-def _find_valid_public_key(pem: bytes, at: int) -> RSAPublicKey:
-    """Return the certificate's key; raise SignatureRefused if it is invalid at that time."""
-    key, valid_from, valid_until = _load_certificate(pem)
-    if not valid_from <= at <= valid_until:
-        raise SignatureRefused(WRONG, "the certificate at `SigningCertURL` is expired or not yet valid")
-    return key
-
-
-@lru_cache(maxsize=64)
-def _load_certificate(pem: bytes) -> tuple[RSAPublicKey, int, int]:
-    """Return the key, and the first and last microsecond at which its certificate is valid."""
-    if not pem.startswith(_PEM):
-        raise SignatureRefused(WRONG, "the content at `SigningCertURL` is not a certificate")
-    try:
-        certificate = load_pem_x509_certificate(pem)
-        key = certificate.public_key()
-    except ValueError:
-        raise SignatureRefused(WRONG, "the content at `SigningCertURL` is not a certificate") from None
-    if not isinstance(key, RSAPublicKey):
-        raise SignatureRefused(WRONG, "the certificate at `SigningCertURL` does not have an RSA key")
-    return key, _to_microseconds(certificate.not_valid_before_utc), _to_microseconds(certificate.not_valid_after_utc)
-
-
-def _to_microseconds(moment: datetime) -> int:
-    return int(moment.timestamp()) * SECOND
 
 
 def _join_signed_text(message: Event) -> bytes:
@@ -173,7 +121,7 @@ def handshake_signed(delivery: WebhookRequest) -> HandshakeReply | None:
     if message["Type"] == "UnsubscribeConfirmation":
         return HandshakeReply()
     url = message.get("SubscribeURL")
-    if not _is_sns_url(url) or parse_qs(urlsplit(str(url)).query).get("Action") != ["ConfirmSubscription"]:
+    if not is_sns_url(url) or parse_qs(urlsplit(str(url)).query).get("Action") != ["ConfirmSubscription"]:
         raise SignatureRefused(WRONG, "`SubscribeURL` is not a confirmation URL of SNS")
     return HandshakeReply(fetch_url=str(url))
 

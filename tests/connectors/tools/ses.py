@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from cryptography import x509
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from app.connectors.tools.ses import CONNECTOR
 from tests.support.tool_fixture import Case, Fixture, SignedWith, Touchpoint
@@ -26,10 +27,45 @@ _OTHER_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 _NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sns.amazonaws.com")])
 
 
-def certificate(valid_from: datetime, valid_until: datetime) -> bytes:
-    """Return a certificate of the key with which the notifications are signed."""
-    builder = x509.CertificateBuilder(_NAME, _NAME, _KEY.public_key(), 1, valid_from, valid_until)
-    return builder.sign(_KEY, SHA256()).public_bytes(Encoding.PEM)
+def certificate(
+    valid_from: datetime,
+    valid_until: datetime,
+    names: Sequence[str] = ("sns.amazonaws.com",),
+    issuer: tuple[x509.Certificate, rsa.RSAPrivateKey] | None = None,
+) -> bytes:
+    """Return a certificate of the key with which the notifications are signed, without a chain.
+
+    ``issuer`` is the certificate and the key that sign it; if None, the certificate signs itself.
+    """
+    issuer_name, issuer_key = (_NAME, _KEY) if issuer is None else (issuer[0].subject, issuer[1])
+    builder = x509.CertificateBuilder(issuer_name, _NAME, _KEY.public_key(), 1, valid_from, valid_until)
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), False)
+    if issuer is not None:
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+        builder = builder.add_extension(identifier, False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
+    return builder.sign(issuer_key, SHA256()).public_bytes(Encoding.PEM)
+
+
+def authority(
+    name: str,
+    valid_from: datetime,
+    valid_until: datetime,
+    issuer: tuple[x509.Certificate, rsa.RSAPrivateKey] | None = None,
+) -> tuple[x509.Certificate, rsa.RSAPrivateKey]:
+    """Return a certificate authority: its certificate, signed by ``issuer`` or by itself, and its key."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    issuer_name, issuer_key = (subject, key) if issuer is None else (issuer[0].subject, issuer[1])
+    usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+    builder = (
+        x509.CertificateBuilder(issuer_name, subject, key.public_key(), 2, valid_from, valid_until)
+        .add_extension(x509.BasicConstraints(True, None), True)
+        .add_extension(usage, True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), False)
+    )
+    return builder.sign(issuer_key, SHA256()), key
 
 
 CERTIFICATE = certificate(datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
