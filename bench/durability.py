@@ -53,6 +53,8 @@ def _run_kills(server: Server, kills: int, seed: int) -> None:
     assert server.stop() == 0, "the server did not exit with status 0"
     seconds = time.monotonic() - start
     out.print(f"{load.kills.total} kills in {seconds:.0f} s; {load.kills.in_doubt} interrupted requests")
+    ready = sorted(load.kills.ready_seconds)
+    out.print(f"ready after {ready[len(ready) // 2]:.2f} s (median), {ready[-1]:.2f} s at most")
     messages = asyncio.run(stored_messages(load))
     out.print(
         f"{len(load.notes.acked)} messages acknowledged, {len(messages)} stored: none lost, stored twice or invented"

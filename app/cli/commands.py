@@ -59,6 +59,7 @@ def serve(
             port=ready.port,
             loop="uvloop",
             http="httptools",
+            ws="none",  # Uvicorn would log the URL of each attempt to open a WebSocket, with the token in its query.
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=30,

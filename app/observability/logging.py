@@ -1,7 +1,8 @@
 """Logging to stderr: one JSON object a line, or coloured text if stderr is a terminal.
 
 Log lines contain events, counts, durations and error codes, never a payload, a key or an id of a customer. Records of
-libraries are formatted in the same way. Uvicorn's access log is off, because its lines contain ids.
+libraries are formatted in the same way. Uvicorn's access log is off, because its lines contain ids. In every line, the
+values of secret query parameters are masked: tools without a signature put their token into the webhook's URL.
 """
 
 from __future__ import annotations
@@ -62,9 +63,26 @@ def _build_renderers() -> list[Processor]:
     if sys.stderr.isatty():
         # structlog's rich tracebacks print local variables, which contain customers' data.
         console = structlog.dev.ConsoleRenderer(exception_formatter=_print_traceback)
-        return [_drop_color_message, drop_internals, console]
+        return [_drop_color_message, drop_internals, console, _mask_query_secrets]
     json = structlog.processors.JSONRenderer(ensure_ascii=False)
-    return [_drop_color_message, drop_internals, structlog.processors.ExceptionRenderer(_format_traceback), json]
+    return [
+        _drop_color_message,
+        drop_internals,
+        structlog.processors.ExceptionRenderer(_format_traceback),
+        json,
+        _mask_query_secrets,
+    ]
+
+
+_QUERY_SECRET: Final = re.compile(
+    r"([?&](?:[a-z_-]*token|[a-z_-]*secret|[a-z_-]*signature|api_?key|password|writeKey)=)[^&\s\"'<>)\\]+",
+    re.IGNORECASE,
+)
+
+
+def _mask_query_secrets(_logger: object, _method: str, line: EventDict | str) -> str:
+    """Mask the values of secret query parameters in a rendered line, whichever library has logged the URL."""
+    return _QUERY_SECRET.sub(r"\1***", str(line))
 
 
 _DETAIL: Final = re.compile(r"^DETAIL:.*?(?=^HINT:|^Traceback |^The above |^During |\Z)", re.MULTILINE | re.DOTALL)

@@ -46,6 +46,19 @@ def test_log_level_applies_and_access_log_is_off(capsys: pytest.CaptureFixture[s
     assert [line["event"] for line in lines(capsys)] == ["this"]
 
 
+def test_secrets_in_queries_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    logging.getLogger("uvicorn.error").warning('"GET /v1/sources/tool/webhook?a=1&token=hidden-1&b=2 HTTP/1.1"')
+    try:
+        raise ValueError("https://example.com/?access_token=hidden-2")
+    except ValueError:
+        structlog.get_logger("app").exception("request.failed", url="https://example.com/?X-Amz-Signature=hidden-3")
+    warning, failure = lines(capsys)
+    assert warning["event"] == '"GET /v1/sources/tool/webhook?a=1&token=***&b=2 HTTP/1.1"'
+    assert failure["url"] == "https://example.com/?X-Amz-Signature=***"
+    assert "hidden" not in failure["exception"]
+
+
 def test_database_error_details_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     configure()
     error = asyncpg.UniqueViolationError("duplicate key")

@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -53,6 +54,8 @@ class Kills:
     both: int = 0
     in_doubt: int = 0
     """Number of kills that interrupted requests in flight."""
+    ready_seconds: list[float] = field(default_factory=list)
+    """Seconds from each start to readiness, including the recovery of PostgreSQL."""
 
     @property
     def total(self) -> int:
@@ -120,7 +123,9 @@ class CrashLoad:
                 await asyncio.sleep(self._rng.uniform(0, 0.5))
                 before = self.notes.in_doubt
                 await self._kill(victim)
+                started = time.monotonic()
                 await self.server.wait_until_ready()
+                self.kills.ready_seconds.append(time.monotonic() - started)
                 self.kills.in_doubt += self.notes.in_doubt > before
                 self._tell(f"{number}/{len(kills_of)} {victim}: {len(self.notes.acked)} acknowledged so far")
             await self._wait_until_acked()
