@@ -73,7 +73,7 @@ def add_connector_routes(app: FastAPI) -> None:
             add_secret,
             SecretOut,
             201,
-            describe_json_body(SecretIn),
+            describe_json_body(SecretIn, required=False),
             (400, 404),
             "Add or rotate a webhook secret",
         ),
@@ -156,7 +156,7 @@ async def add_secret(request: Request, key: SourceKey) -> Response:
     """
     services = get_services(request)
     _, connector = find_webhook_source(services, key)
-    body = await read_model(request, SecretIn)
+    body = await read_model(request, SecretIn, may_be_empty=True)
     secret, token = body.secret, None
     if not secret:
         if connector.scheme.secret_label:

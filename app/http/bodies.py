@@ -63,9 +63,15 @@ def parse_json(body: bytes) -> Any:
         raise InvalidBody(f"The body is not valid JSON ({type(error).__name__}).") from None
 
 
-async def read_model(request: Request, model: type[_Model], bytes_max: int = _MODEL_BYTES_MAX) -> _Model:
-    """Read a small body and validate it as ``model``. Raise :class:`BadRequest` with the path of the first error."""
-    data = await read_json(request, bytes_max)
+async def read_model(
+    request: Request, model: type[_Model], bytes_max: int = _MODEL_BYTES_MAX, *, may_be_empty: bool = False
+) -> _Model:
+    """Read a small body and validate it as ``model``. Raise :class:`BadRequest` with the path of the first error.
+
+    If ``may_be_empty``, an empty body counts as an empty object.
+    """
+    body = await read_body(request, bytes_max)
+    data = {} if may_be_empty and not body else parse_json(body)
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from app.errors import Overloaded, SegueError
 from app.http.responses import encode_json, problem_response
@@ -53,11 +54,23 @@ async def _handle_disconnect(request: Request, error: Exception) -> Response:
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     """Convert the errors of routing: an unknown path, or a method that the path does not support."""
-    del request
     assert isinstance(error, HTTPException)
+    message, headers = str(error.detail), dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_find_allowed_methods(request))
+        message = f"{request.method} is not allowed here; use {headers['Allow']}."
     title = HTTPStatus(error.status_code).phrase.capitalize()
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
-    return _build_problem_response(error.status_code, code, title, str(error.detail), dict(error.headers or {}))
+    return _build_problem_response(error.status_code, code, title, message, headers)
+
+
+def _find_allowed_methods(request: Request) -> list[str]:
+    """Return the methods of all routes with this path. Starlette reports only those of the first one."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return sorted(methods)
 
 
 async def _handle_invalid_parameter(request: Request, error: Exception) -> Response:

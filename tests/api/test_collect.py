@@ -175,6 +175,15 @@ async def test_gzip_and_unusual_content_types_are_accepted(service: Any) -> None
 
 async def test_unknown_methods_and_paths_answer_problems(service: Any) -> None:
     assert is_problem(await service.client.get("/v1/track"), 405, "method_not_allowed")
+
+
+async def test_refused_method_names_the_allowed_ones(service: Any) -> None:
+    for path, expected in (("/v1/segments", {"GET", "POST"}), ("/v1/keys/abc", {"PUT", "DELETE"})):
+        response = await service.client.patch(path)
+        assert is_problem(response, 405, "method_not_allowed")
+        allowed = response.headers["allow"]
+        assert set(allowed.split(", ")) >= expected
+        assert response.json()["message"] == f"PATCH is not allowed here; use {allowed}."
     assert is_problem(await service.client.post("/v1/nothing"), 404, "not_found")
     assert is_problem(await service.client.get("/nothing"), 404, "not_found")
 

@@ -142,6 +142,13 @@ async def test_concurrent_equal_webhooks_are_stored_once(tools: WebhookSender) -
     assert sum(item["duplicate"] for item in receipts) == 800
 
 
+async def test_token_is_generated_without_a_body(tools: WebhookSender) -> None:
+    await tools.ask("POST", "/v1/sources", {"key": "register", "kind": "shop"}, 201)
+    created = await tools.ask("POST", "/v1/sources/register/secrets", expected=201)
+    response = await tools.client.post(f"/v1/sources/register/webhook?token={created['token']}", content=b"{}")
+    assert response.status_code == 200
+
+
 async def test_two_sources_may_use_the_same_ids(tools: WebhookSender) -> None:
     for source in ("one", "two"):
         secret = await tools.add(SENDGRID, source)
