@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
@@ -12,7 +13,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from app import __version__
 from app.background.worker import Worker
-from app.cli.console import DatabaseUrl, DataDir, ensure_workspace, err, load_settings, open_migrated_database, out
+from app.cli.console import (
+    DatabaseUrl,
+    DataDir,
+    bind_port,
+    ensure_workspace,
+    err,
+    load_settings,
+    open_migrated_database,
+    out,
+)
 from app.cli.import_files import add_import_commands
 from app.cli.keys import keys_cli
 from app.cli.runtime import create_calibrated_clock, open_workspace
@@ -50,13 +60,13 @@ def serve(
     from app.main import create_app
 
     settings = load_settings(data, database_url, host, port)
-    with open_migrated_database(settings) as ready:
+    # Bind the port first: a server that cannot listen must not create keys, which are shown only once.
+    with bind_port(settings) as listener, open_migrated_database(settings) as ready:
         ensure_workspace(ready, out)
-        out.print(f"[bold green]Segue {__version__}[/bold green] on [bold]http://{ready.host}:{ready.port}[/bold]")
-        uvicorn.run(
+        port = listener.getsockname()[1]
+        out.print(f"[bold green]Segue {__version__}[/bold green] on [bold]http://{ready.host}:{port}[/bold]")
+        config = uvicorn.Config(
             create_app(ready, worker=worker, tune_gc=True),
-            host=ready.host,
-            port=ready.port,
             loop="uvloop",
             http="httptools",
             ws="none",  # Uvicorn would log the URL of each attempt to open a WebSocket, with the token in its query.
@@ -65,6 +75,11 @@ def serve(
             timeout_graceful_shutdown=30,
             server_header=False,
         )
+        server = uvicorn.Server(config)
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+    if not server.started:
+        raise typer.Exit(1)
 
 
 @cli.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,22 @@ def load_settings(
     except ValueError as error:
         fail(str(error))
     return settings
+
+
+def bind_port(settings: Settings) -> socket.socket:
+    """Bind the address of the server; if that fails, print the reason and exit with status 1.
+
+    Until the server listens, connections are refused.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        fail(f"Cannot listen on {settings.host}:{settings.port}: {(error.strerror or str(error)).lower()}")
+    return listener
 
 
 @contextmanager

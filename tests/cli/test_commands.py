@@ -424,6 +424,16 @@ def test_used_port_leaves_nothing_running(stopped: Server) -> None:
     assert stopped.postmaster is None
 
 
+def test_used_port_creates_no_keys(make_server: Callable[..., Server], new_database_url: str) -> None:
+    """A secret key is shown only once, so a server that does not start must not create it."""
+    server = make_server(new_database_url)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        result = server.command("serve", "--port", str(listener.getsockname()[1]))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "address already in use" in result.stderr
+    assert "Your first keys" in server.start().output
+
+
 async def _send_during_shutdown(server: Server, number: signal.Signals, user: str) -> Any:
     """Send half a request, stop the server, then send the other half. Return the response."""
     body = json.dumps({"writeKey": server.write_key, "userId": user, "event": "Order Completed"}).encode()
