@@ -81,7 +81,7 @@ _QUERY_SECRET: Final = re.compile(
 
 
 def _mask_query_secrets(_logger: object, _method: str, line: EventDict | str) -> str:
-    """Mask the values of secret query parameters in a rendered line, whichever library has logged the URL."""
+    """Mask the values of secret query parameters in a rendered line, also of lines that a library has logged."""
     return _QUERY_SECRET.sub(r"\1***", str(line))
 
 

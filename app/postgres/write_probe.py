@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 class WriteProbe:
-    """Checks whether the database accepts writes, at most every ``_KEEP_SECONDS``, however often it is asked.
+    """Checks whether the database accepts writes, at most once in ``_KEEP_SECONDS``.
 
     A check writes a temporary file and a commit record to the disk, and no row to any table.
     """

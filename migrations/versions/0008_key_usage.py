@@ -1,6 +1,6 @@
 """Add the time of the last use to keys.
 
-Why: operators must see which keys nobody uses before they revoke one.
+Why: operators must see which keys are unused before they revoke one.
 Old code still runs beside it because: the column is nullable, and old code neither reads nor writes it.
 """
 

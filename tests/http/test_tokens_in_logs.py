@@ -1,4 +1,4 @@
-"""A webhook token in the query of a URL appears in no log line of the server, whatever happens to the request."""
+"""A webhook token in the query of a URL appears in no log line of the server, also if the request is refused."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from app.connectors.signatures import WRONG, SignatureRefused
 from app.touchpoint import SECOND
 
 _REGION: Final = r"[a-z]{2}(?:-[a-z]{3,12}){1,3}-[0-9]{1,2}"
-"""A region such as eu-west-1. It does not match s3-eu-west-1: at this old host of S3, ``sns`` is somebody's bucket."""
+"""A region such as eu-west-1. It does not match s3-eu-west-1: at this old host of S3, ``sns`` is a bucket."""
 _HOST: Final = re.compile(rf"sns\.{_REGION}\.amazonaws\.com(?:\.cn)?")
 _URL: Final = re.compile(rf"https://{_HOST.pattern}/SimpleNotificationService-[0-9a-zA-Z]{{1,64}}\.pem")
 _NAME: Final = re.compile(rf"sns\.(?:{_REGION}\.)?amazonaws\.com(?:\.cn)?")
