@@ -5,10 +5,11 @@ The name of every limit contains its unit.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 JUNK_IDS = (
@@ -24,6 +25,8 @@ JUNK_IDS = (
     "false",
     "guest",
     "id",
+    "n.a",
+    "n.a.",
     "n/a",
     "na",
     "nan",
@@ -39,12 +42,32 @@ JUNK_IDS = (
 Ids are compared after trimming. An id that consists of zeros is junk too.
 """
 
+JUNK_PATTERNS = (
+    r"\{\{.*\}\}|\{%.*%\}|<%.*%>|\$\{.*\}|#\{.*\}|\[\[.*\]\]|\*\|.*\|\*",
+    r"%%?[a-z][a-z0-9_. -]*%%?",
+    r"(your|my|insert|enter|replace)[_ -]?(with[_ -]?)?(your[_ -]?)?(user|customer|anonymous|visitor|client|account)"
+    r"[_ -]?id([_ -]?here)?",
+    r"[(<{\[](null|nil|none|undefined|unknown|empty|na|n/a|not set|"
+    r"(user|customer|anonymous|visitor|client)[_ -]?id)[)>}\]]",
+    r"\\+n",
+)
+"""Regular expressions of ids that a template or an export left unfilled, compared like JUNK_IDS."""
+
 
 Rate = Annotated[
     Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$")] | None,
     BeforeValidator(lambda text: text or None),
 ]
 """A rate such as ``1200/minute``; an empty string means no limit. Each process counts on its own, in fixed windows."""
+
+
+def _check_pattern(pattern: str) -> str:
+    """Raise ValueError if the text is not a regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return pattern
 
 
 class Limits(BaseSettings):
@@ -100,6 +123,13 @@ class Settings(BaseSettings):
         description="ISO 3166 country of phone numbers without +; if unset, such numbers do not identify customers.",
     )
     junk_ids: tuple[str, ...] = Field(JUNK_IDS, description="Ids that are treated as absent, in lower case.")
+    junk_patterns: tuple[Annotated[str, AfterValidator(_check_pattern)], ...] = Field(
+        JUNK_PATTERNS,
+        description="Regular expressions of ids that are treated as absent; each must match a whole id in lower case.",
+    )
+    user_ids_per_customer_max: int = Field(
+        100, description="Maximum number of user_id identities per customer; only aliases join several."
+    )
     anonymous_ids_per_customer_max: int = Field(
         1_000, description="Maximum number of anonymous_id identities per customer."
     )
@@ -108,6 +138,13 @@ class Settings(BaseSettings):
     )
     other_ids_per_customer_max: int = Field(
         100, description="Maximum number of identities of each other kind per customer."
+    )
+    identities_per_customer_max: int = Field(
+        2_000, description="Maximum number of identities of all kinds per customer."
+    )
+    neighbours_max: int = Field(
+        1_000,
+        description="Maximum number of identities that a flush reads to decide a link; the worker decides the others.",
     )
     flush_messages_max: int = Field(
         500, description="Maximum number of messages in one flush; a flush contains at least one whole request."
@@ -135,12 +172,17 @@ class Settings(BaseSettings):
     public_traits: tuple[str, ...] = Field((), description="Declared traits that pages may read, as a JSON list.")
     visitor_token_seconds: int = Field(3_600, ge=10, le=604_800, description="Lifetime of a visitor token, in seconds.")
     streams_max: int = Field(1_000, ge=0, description="Maximum number of open streams of /v1/me per process.")
-    key_rate: Rate = Field(None, description="Rate limit of requests with one write key.")
+    key_rate: Rate = Field("60000/minute", description="Rate limit of requests with one public write key.")
+    server_key_rate: Rate = Field("600000/minute", description="Rate limit of requests with one server key.")
     address_rate: Rate = Field(
         "1200/minute",
         description="Rate limit of visitors' requests from one address: requests with an `Origin` header, `GET` of a "
-        "route that pages may call, and batches with a `visitor`. `POST`s of servers do not count. An IPv6 /64 network "
-        "counts as one address.",
+        "route that pages may call, and batches with a `visitor`. An IPv6 /64 network counts as one address.",
+    )
+    server_address_rate: Rate = Field(
+        "60000/minute",
+        description="Rate limit of all other requests from one address. Requests with a server key in the "
+        "`Authorization` header do not count.",
     )
     visitor_rate: Rate = Field(
         "300/minute", description="Rate limit of requests of one visitor with a visitor token or a proof."

@@ -123,6 +123,7 @@ def create_app(
         IngressMiddleware,
         metrics=metrics,
         rate_limits=rate_limits,
+        has_server_key=lambda key: app.state.services.registry.access.has_server_key(key),
         open_paths=_OPEN_PATHS,
         open_prefixes=_OPEN_PREFIXES,
     )

@@ -21,6 +21,16 @@ WEEK: Final = 7 * DAY
 Order = tuple[int, str, str]
 """Total order of messages: (occurred_at, message id, source key), with text compared by code point."""
 
+LinkOrder = tuple[int, int, str, str]
+"""Order of links: (0 if vouched for, else 1; instant; message id; source key). The smallest takes precedence."""
+
+Trust = Literal["public", "alias", "server"]
+"""Trust in the identities that a sender claims.
+
+``public`` is a write key that every visitor can read in a page. ``alias`` is a public key that may also join two user
+ids. ``server`` is a sender that the operator controls: a server key, a verified webhook or an import.
+"""
+
 STRENGTH: Final = {"user_id": 0, "email": 1, "phone": 2, "anonymous_id": 4}
 """Identity kind -> rank, strongest first. Every other kind is an id of a tool and has rank 3."""
 
@@ -70,6 +80,9 @@ class Message(msgspec.Struct, gc=False, frozen=True):
     sent_at: int | None = None
     original_timestamp: str | None = None
     previous_id: str | None = None
+    trust: Trust = "public"
+    vouched_id: str | None = None
+    """Anonymous id that the visitor has proven, while the site's server vouches for the user id of the message."""
     digest: bytes = b""
     """8-byte hash of the content, excluding the envelope and sentAt.
 
@@ -79,6 +92,17 @@ class Message(msgspec.Struct, gc=False, frozen=True):
     @property
     def order(self) -> Order:
         return (self.occurred_at, self.message_id, self.source)
+
+    def link_order(self, weaker: Identity) -> LinkOrder:
+        """Return the order of the link from ``weaker`` to the strongest identity of the message.
+
+        Links that a server vouches for take precedence. A public key cannot date its claims before their receipt.
+        """
+        is_vouched = self.trust == "server" or (
+            self.vouched_id is not None and weaker == Identity("anonymous_id", self.vouched_id)
+        )
+        instant = self.occurred_at if self.trust == "server" else max(self.occurred_at, self.received_at)
+        return (0 if is_vouched else 1, instant, self.message_id, self.source)
 
     @property
     def key(self) -> bytes:
@@ -111,14 +135,23 @@ BotPolicy = Literal["keep", "quarantine", "drop"]
 """Policy of a source for messages whose user agent is a bot."""
 
 
+class VouchedVisitor(msgspec.Struct, frozen=True):
+    """The visitor who sends a request: a proven anonymous id, and the user id for which the site's server vouches."""
+
+    user_id: str
+    anonymous_id: str
+
+
 class SourceView(msgspec.Struct, frozen=True):
-    """The settings of a source that the conversion of its messages needs.
+    """The source of a request: the settings and the trust that the conversion of its messages needs.
 
     ``identity_properties`` maps the dotted path of an event property to the kind of identity that it contains. ``bots``
-    is the policy for messages whose user agent is a bot.
+    is the policy for messages whose user agent is a bot. ``trust`` is that of the key or connection that was used.
     """
 
     key: str
     default_channel: str | None = None
     identity_properties: dict[str, str] = {}
     bots: BotPolicy = "quarantine"
+    trust: Trust = "public"
+    visitor: VouchedVisitor | None = None

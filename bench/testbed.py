@@ -107,12 +107,17 @@ def start_databases(names: Sequence[str]) -> Iterator[Databases]:
             yield Databases(urls, place, postgres.pid)
 
 
+_WITHOUT_RATE_LIMITS: Final = {"SEGUE_KEY_RATE": "", "SEGUE_SERVER_ADDRESS_RATE": "", "SEGUE_ADDRESS_RATE": ""}
+"""All load comes from one address with one key."""
+
+
 @contextmanager
 def start_segue(databases: Databases, database: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Start ``segue serve`` on one of the databases."""
     port = free_port()
     command = ["bench.server", "serve", "--database-url", databases.urls[database], "--port", str(port)]
     log = databases.directory / f"{database}.log"
+    environment = {**_WITHOUT_RATE_LIMITS, **(environment or {})}
     with serving(command, port, log, ready="/readyz", environment=environment) as server:
         yield server
 

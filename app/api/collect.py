@@ -7,9 +7,9 @@ key, submit the messages, and answer with a receipt after the flush.
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from typing import Any, Final
 
+import msgspec
 from fastapi import FastAPI, Security
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,7 +34,7 @@ from app.http.client_info import read_client_info
 from app.http.dependencies import get_services
 from app.http.direct_route import DirectRoute, Handler
 from app.http.responses import JSON, encode_json, json_response
-from app.http.write_keys import authenticate_write_key
+from app.http.write_keys import authenticate_write_key, read_authorization_key
 from app.ingest.group_commit import Receipt
 from app.ingest.submit import Submission
 from app.registry.access import WriteKeyGrant
@@ -147,7 +147,10 @@ def create_collect_handler(route: str) -> Handler:
         claimed_visitor = (
             await verify_claim(request, services, grant, envelope.visitor) if envelope.visitor not in ABSENT else None
         )
-        receipt = await submit_envelope(request, grant.source, envelope, len(content), received_at)
+        source = grant.source
+        if claimed_visitor is not None:
+            source = msgspec.structs.replace(source, visitor=claimed_visitor.vouched)
+        receipt = await submit_envelope(request, source, envelope, len(content), received_at)
         receipt_body = encode_receipt(receipt)
         if claimed_visitor is not None:
             members = await encode_receipt_members(services, grant, claimed_visitor, projected=receipt.projected)
@@ -176,7 +179,11 @@ async def authenticate(request: Request, body_key: str | None) -> WriteKeyGrant:
 
     Raise the errors of :func:`app.http.write_keys.authenticate_write_key`.
     """
-    keys = (_read_authorization_key(request), body_key, request.query_params.get("writeKey"))
+    keys = (
+        read_authorization_key(request.headers.get("authorization", "")),
+        body_key,
+        request.query_params.get("writeKey"),
+    )
     return (await authenticate_write_key(request, get_services(request), *keys))[1]
 
 
@@ -189,19 +196,6 @@ async def submit_envelope(
     return await services.ingest.submit(
         Submission(source=source, envelope=envelope, received_at=received_at, size_bytes=size_bytes, peer=peer)
     )
-
-
-def _read_authorization_key(request: Request) -> str | None:
-    """Return the key of ``Basic base64(key:)``, with or without the colon, or of ``Bearer key``."""
-    scheme, _, value = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return value.strip()
-    if scheme.lower() != "basic":
-        return None
-    try:
-        return b64decode(value.strip() + "=" * (-len(value.strip()) % 4)).decode().partition(":")[0]
-    except ValueError:
-        return None
 
 
 def encode_receipt(receipt: Receipt) -> bytes:

@@ -95,6 +95,7 @@ def render_link(link: LedgerLink) -> dict[str, Any]:
         "stronger": link.stronger,
         "kind": link.kind,
         "joined": link.joined and link.undone_at is None,
+        "vouched": link.vouched,
         "occurred_at": format_instant(link.occurred_at),
         "message_id": link.message_id,
         "source": link.source,

@@ -26,7 +26,7 @@ from app.http.bodies import read_model
 from app.http.dependencies import get_services
 from app.http.responses import format_instant, json_response
 from app.http.schema_types import KEY_PATTERN
-from app.registry.key_store import Key
+from app.registry.key_store import Key, WriteKeyOptions
 from app.registry.source_store import Source
 
 
@@ -128,7 +128,10 @@ async def create_key(request: Request) -> Response:
     """Create a write key or a secret key. The response is the only place that shows a secret key."""
     body = await read_model(request, KeyIn)
     key = await get_services(request).registry.keys.create(
-        body.kind, body.source, body.name, body.origins, body.trusts_identify
+        body.kind,
+        body.source,
+        body.name,
+        WriteKeyOptions(body.origins, body.trusts_identify, body.trust, body.joins_users),
     )
     return json_response(_render_key(key), 201)
 

@@ -9,16 +9,16 @@ import msgspec
 import structlog
 from starlette.requests import Request
 
-from app.errors import InvalidToken, NotFound
+from app.errors import InvalidToken
 from app.formats.timestamps import rfc3339
 from app.http.dependencies import Services
 from app.http.responses import encode_json, format_instant
-from app.queries.customers import CustomerQueries
-from app.queries.public_profile import PublicProfile, identity_ids_of, public_profile_of
+from app.queries.public_profile import PublicProfile, public_profile_of
+from app.queries.visitor_customers import VisitorCustomers
 from app.registry import visitor_tokens
 from app.registry.access import WriteKeyGrant
 from app.registry.visitor_tokens import Visitor
-from app.touchpoint import SECOND
+from app.touchpoint import SECOND, VouchedVisitor
 
 _TAG_BYTES: Final = 12
 
@@ -43,6 +43,14 @@ class ClaimedVisitor(msgspec.Struct):
     visitor: Visitor | None
     profile_etag: str | None = None
     is_renewal_due: bool = False
+
+    @property
+    def vouched(self) -> VouchedVisitor | None:
+        """The visitor if its ids are both known for certain; messages that contain both then link them for certain."""
+        visitor = self.visitor
+        if visitor is None or visitor.user_id is None or visitor.anonymous_id is None:
+            return None
+        return VouchedVisitor(visitor.user_id, visitor.anonymous_id)
 
 
 async def verify_claim(request: Request, services: Services, grant: WriteKeyGrant, content: bytes) -> ClaimedVisitor:
@@ -133,15 +141,12 @@ def render_token(services: Services, visitor: Visitor) -> dict[str, Any]:
 
 async def read_public_profile(services: Services, grant: WriteKeyGrant, visitor: Visitor) -> PublicProfile:
     now = services.clock.now()
-    queries = CustomerQueries(services.pool, services.registry, services.settings)
-    try:
-        customer = await queries.customer(identity_ids_of(visitor), now)
-    except NotFound:
-        customer = None
+    visitor_customers = VisitorCustomers(services.pool, services.registry, services.settings)
+    [part] = await visitor_customers.read([(visitor, grant.trusts_identify)], now)
     return public_profile_of(
-        customer,
+        part.customer,
         visitor,
-        trusts_identify=grant.trusts_identify,
+        withheld=part.is_claimed,
         public_traits=services.settings.public_traits,
         now=now,
     )

@@ -14,6 +14,7 @@ from app.cli.console import DatabaseUrl, DataDir, ensure_workspace, err, load_se
 from app.cli.runtime import run_with_registry
 from app.errors import BadRequest, NotFound
 from app.formats.timestamps import rfc3339
+from app.registry.key_store import WriteKeyOptions
 from app.registry.registry import Registry
 
 keys_cli = typer.Typer(help="Create, list, revoke and rotate keys.", no_args_is_help=True)
@@ -26,6 +27,11 @@ class KeyKind(StrEnum):
     SECRET = "secret"
 
 
+class KeyTrust(StrEnum):
+    PUBLIC = "public"
+    SERVER = "server"
+
+
 @keys_cli.command("create")
 def create_key(
     kind: Annotated[
@@ -36,6 +42,10 @@ def create_key(
     ],
     source: Annotated[str, typer.Option(help="Source of a write key; created if it does not exist.")] = "default",
     name: Annotated[str, typer.Option(help="Purpose of the key.")] = "",
+    trust: Annotated[
+        KeyTrust,
+        typer.Option(help="[bold]public[/bold] write keys may be in pages, [bold]server[/bold] write keys must not."),
+    ] = KeyTrust.PUBLIC,
     data: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -44,10 +54,10 @@ def create_key(
     async def create(registry: Registry) -> str:
         if kind is KeyKind.SECRET:
             key = await registry.keys.create("secret", None, name)
-        elif source not in registry.access.current.sources:
+        elif source not in registry.access.current.sources and trust is KeyTrust.PUBLIC:
             _, key = await registry.sources.create(source, name or source)
         else:
-            key = await registry.keys.create("write", source, name)
+            key = await registry.keys.create("write", source, name, WriteKeyOptions(trust=trust.value))
         assert key.key is not None
         return key.key
 

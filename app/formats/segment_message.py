@@ -45,9 +45,13 @@ _MEMBERS_OF_TYPE: Final = {
     "alias": ("previousId",),
 }
 _EMPTY: Final = b"{}"
+_RESERVED_KINDS: Final = frozenset({"previous_id"})
+"""Names that the log uses for data that is not an identity, so an external id must not have them as its type."""
 
 UNUSABLE: Final = {"email": "email_unusable", "phone": "phone_unusable"}
 """Identity kind -> code of the warning about an unusable value."""
+ID_UNUSABLE: Final = "id_unusable"
+"""Code of the warning about an unusable value of any other kind."""
 _CONTACTS: Final = {"email": "email address", "phone": "phone number"}
 
 
@@ -156,6 +160,8 @@ class MessageReader:
             sent_at=sent_at,
             original_timestamp=claimed,
             previous_id=previous_id,
+            trust=self._source.trust,
+            vouched_id=self._find_vouched_id(identities),
             digest=_compute_digest(fields, content),
         )
 
@@ -227,7 +233,7 @@ class MessageReader:
         unusable: list[tuple[str, str]] = []
         for kind, claimed in claims:
             text = as_id_text(claimed)
-            if not kind or text is None:
+            if not kind or text is None or kind in _RESERVED_KINDS:
                 continue
             if (value := self._ids.canonical(kind, text)) is not None:
                 identities[Identity(kind, value)] = None
@@ -237,6 +243,13 @@ class MessageReader:
             raise MessageRefused(RejectionCode.MISSING_IDENTITY, _describe_missing_identity(unusable))
         return tuple(sorted(identities, key=_rank_identity)), unusable
 
+    def _find_vouched_id(self, identities: tuple[Identity, ...]) -> str | None:
+        """Return the visitor's proven anonymous id if the message links it to the visitor's vouched user id."""
+        visitor = self._source.visitor
+        if visitor is None or identities[0] != Identity("user_id", visitor.user_id):
+            return None
+        return visitor.anonymous_id if Identity("anonymous_id", visitor.anonymous_id) in identities else None
+
     def _first_usable(self, kind: str, values: list[Any]) -> str | None:
         """Return the first usable value; if none is usable, the first value. Junk ids count as absent."""
         texts = [text for value in values if (text := as_id_text(value)) is not None]
@@ -245,8 +258,8 @@ class MessageReader:
 
     def _warn_unusable(self, index: int, message_id: str, unusable: Sequence[tuple[str, str]]) -> None:
         for kind, reason in dict.fromkeys(unusable):
-            detail = f"the {_CONTACTS[kind]} cannot be used as an identity: {REASONS[reason]}"
-            self.warnings.append(Warning(index, UNUSABLE[kind], detail, message_id, reason))
+            detail = f"the {_CONTACTS.get(kind, kind)} cannot be used as an identity: {REASONS[reason]}"
+            self.warnings.append(Warning(index, UNUSABLE.get(kind, ID_UNUSABLE), detail, message_id, reason))
 
     def _resolve_time(self, index: int, message_id: str, fields: Item) -> tuple[int, int | None, str | None]:
         """Return occurred_at, sent_at, and the claimed time as text."""
@@ -288,7 +301,7 @@ class MessageReader:
 
 def _describe_missing_identity(unusable: Sequence[tuple[str, str]]) -> str:
     """Return the text of a rejection because of a missing identity, with the reason for each unusable value."""
-    details = [f"the {_CONTACTS[kind]} is unusable: {REASONS[reason]}" for kind, reason in unusable]
+    details = [f"the {_CONTACTS.get(kind, kind)} is unusable: {REASONS[reason]}" for kind, reason in unusable]
     return "; ".join([RejectionCode.MISSING_IDENTITY.meaning, *details])
 
 

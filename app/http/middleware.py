@@ -6,6 +6,7 @@ It is one plain ASGI layer, for speed: every message passes through it.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import RateLimited, SegueError
 from app.http.rate_limits import RateLimits
 from app.http.responses import problem_response
+from app.http.write_keys import read_authorization_key
 from app.observability.metrics import Metrics
 
 ENCODED_PATH_PREFIXES: Final = ("/v1/customers/", "/api/v1/customers/")
@@ -26,6 +28,7 @@ _PREFLIGHT_HEADERS: Final = (
     "Authorization, Content-Type, If-None-Match, X-Retry-Count, AnonymousId, SentAt, X-Write-Key"
 )
 _PREFLIGHT_SECONDS: Final = "86400"
+_PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _NO_ROUTE: Final = "(none)"
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 
@@ -38,10 +41,10 @@ class IngressMiddleware:
     ``open_paths``, and all paths under ``open_prefixes``, are open routes: any web page may call them. Responses of
     other routes have no CORS headers.
 
-    A request to an open route counts against the rate limit of its address if it comes from a visitor. A request from
-    a page has an Origin header, an image is a GET, and a batch has a ``visitor``
-    (:func:`app.api.visitor_claims.verify_claim`). A POST from a server does not count, because all customers of the
-    server share its address.
+    A request to an open route counts against the visitors' rate limit of its address if it comes from a visitor. A
+    request from a page has an Origin header, an image is a GET, and a batch has a ``visitor``
+    (:func:`app.api.visitor_claims.verify_claim`). Other requests have a higher limit, because all customers of a server
+    share its address; those with a server key are exempt, see ``has_server_key``. Probes do not count.
     """
 
     def __init__(
@@ -49,11 +52,13 @@ class IngressMiddleware:
         app: ASGIApp,
         metrics: Metrics,
         rate_limits: RateLimits,
+        has_server_key: Callable[[str], bool],
         open_paths: frozenset[str],
         open_prefixes: tuple[str, ...],
     ) -> None:
         self._app = app
         self._rate_limits = rate_limits
+        self._has_server_key = has_server_key
         self._metrics = metrics
         self._open_paths = open_paths
         self._open_prefixes = open_prefixes
@@ -80,9 +85,8 @@ class IngressMiddleware:
             if origin is not None and scope["method"] == "OPTIONS":
                 await _build_preflight_response(scope)(scope, receive, send_and_note_status)
                 return
-            if origin is not None or (scope["method"] == "GET" and self._is_open(scope["path"])):
-                # Count before reading the body, so that refusing a request costs almost nothing.
-                await self._rate_limits.count_address(scope["client"][0] if scope.get("client") else None)
+            # Count before reading the body, so that refusing a request costs almost nothing.
+            await self._count_address(scope, origin)
             await self._app(scope, receive, send_and_note_status)
         except RateLimited as error:
             self._warn_of_untrusted_proxy(scope)
@@ -97,6 +101,15 @@ class IngressMiddleware:
             self._metrics.count_request(
                 method, _find_route_template(scope), status or 500, time.perf_counter() - started_at
             )
+
+    async def _count_address(self, scope: Scope, origin: str | None) -> None:
+        address = scope["client"][0] if scope.get("client") else None
+        if origin is not None or (scope["method"] == "GET" and self._is_open(scope["path"])):
+            await self._rate_limits.count_address(address)
+        elif scope["path"] not in _PROBES:
+            key = read_authorization_key(Headers(scope=scope).get("authorization", ""))
+            if key is None or not self._has_server_key(key):
+                await self._rate_limits.count_server_address(address)
 
     def _warn_of_untrusted_proxy(self, scope: Scope) -> None:
         """Warn once if an untrusted proxy makes all visitors share one address, and so one rate limit."""

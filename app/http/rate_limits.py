@@ -17,11 +17,12 @@ from limits.aio.strategies import FixedWindowRateLimiter
 
 from app.config import Settings
 from app.errors import RateLimited
-from app.touchpoint import SECOND
+from app.touchpoint import SECOND, Trust
 
 COUNTERS_MAX: Final = 100_000
 """Maximum number of counters; beyond it the oldest are evicted, so a client with more addresses evades the limit."""
 
+_SENDERS: Final = {"server_key": "server key", "server_address": "address"}
 _NETWORK_BITS: Final = 64
 
 
@@ -91,16 +92,24 @@ class RateLimits:
         self._now = now
         self._limits = {
             name: (parse(rate), FixedWindowRateLimiter(CounterStorage(now)))
-            for name in ("key", "address", "visitor")
+            for name in ("key", "server_key", "address", "server_address", "visitor")
             if (rate := getattr(settings, f"{name}_rate"))
         }
 
-    async def count_key(self, write_key: str) -> None:
-        await self._count_request("key", write_key)
+    async def count_key(self, write_key: str, trust: Trust) -> None:
+        await self._count_request("server_key" if trust == "server" else "key", write_key)
 
     async def count_address(self, address: str | None) -> None:
-        if address is not None and "address" in self._limits:
-            await self._count_request("address", _group_address(address))
+        """Count a request of a page's visitor."""
+        await self._count_address("address", address)
+
+    async def count_server_address(self, address: str | None) -> None:
+        """Count a request that does not come from a page, as far as its head shows."""
+        await self._count_address("server_address", address)
+
+    async def _count_address(self, name: str, address: str | None) -> None:
+        if address is not None and name in self._limits:
+            await self._count_request(name, _group_address(address))
 
     async def count_visitor(self, source: str, id: str) -> None:
         await self._count_request("visitor", source, id)
@@ -112,7 +121,8 @@ class RateLimits:
         rate, limiter = limit
         if not await limiter.hit(rate, *identifiers):
             raise RateLimited(
-                f"This {name} sent more than {_describe_rate(rate)}; retry after the seconds in Retry-After.",
+                f"This {_SENDERS.get(name, name)} sent more than {_describe_rate(rate)}; retry after the seconds in "
+                "Retry-After.",
                 await self._find_seconds_left(rate, limiter, *identifiers),
             )
 

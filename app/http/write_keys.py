@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
+
 from starlette.requests import Request
 
 from app.errors import Forbidden, OriginNotAllowed, Unauthorized
 from app.http.dependencies import Services
 from app.registry.access import WriteKeyGrant
+
+
+def read_authorization_key(authorization: str) -> str | None:
+    """Return the key of ``Basic base64(key:)``, with or without the colon, or of ``Bearer key``."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return b64decode(value.strip() + "=" * (-len(value.strip()) % 4)).decode().partition(":")[0]
+    except ValueError:
+        return None
 
 
 async def authenticate_write_key(request: Request, services: Services, *keys: str | None) -> tuple[str, WriteKeyGrant]:
@@ -26,7 +41,7 @@ async def authenticate_write_key(request: Request, services: Services, *keys: st
             origin = request.headers.get("origin")
             if origin is not None and not grant.allows_origin(origin):
                 raise OriginNotAllowed(f"The write key does not allow the origin {origin[:200]}.")
-            await services.rate_limits.count_key(key)
+            await services.rate_limits.count_key(key, grant.source.trust)
             return key, grant
     for key in presented_keys:
         if await services.registry.access.is_secret_key(key):

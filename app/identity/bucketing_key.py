@@ -7,6 +7,7 @@ of stored messages, not on their order of arrival. It is read from the database 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from app.postgres.pool import Connection
 from app.touchpoint import Identity
@@ -17,6 +18,8 @@ BucketingKey = tuple[str, str]
 _IDENTITIES = """
 SELECT customer_id, id, kind, value FROM identities WHERE customer_id = ANY($1::uuid[]) AND carried
 """
+
+_IDENTITIES_BY_ID = "SELECT id, kind, value FROM identities WHERE id = ANY($1::uuid[]) AND carried"
 
 _EARLIEST = """
 -- For each identity, the first message whose strongest identity it is; index touchpoints_of_identity.
@@ -34,8 +37,19 @@ async def bucketing_keys_of(connection: Connection, customer_ids: Sequence[bytes
 
     A second statement runs only if a customer has several identities of its strongest kind.
     """
+    return await _select_keys(connection, await connection.fetch(_IDENTITIES, customer_ids))
+
+
+async def bucketing_key_of(connection: Connection, identity_ids: Sequence[bytes]) -> BucketingKey | None:
+    """Return the bucketing key of a customer that would have these identities only."""
+    rows = await connection.fetch(_IDENTITIES_BY_ID, identity_ids)
+    return (await _select_keys(connection, [(b"", *row) for row in rows])).get(b"")
+
+
+async def _select_keys(connection: Connection, rows: Sequence[Any]) -> dict[bytes, BucketingKey]:
+    """Return the bucketing key of each customer. Each row has (customer id, identity id, kind, value)."""
     strongest: dict[bytes, list[tuple[bytes, Identity]]] = {}
-    for customer_id, id, kind, value in await connection.fetch(_IDENTITIES, customer_ids):
+    for customer_id, id, kind, value in rows:
         identity = Identity(kind, value)
         candidates = strongest.setdefault(customer_id, [])
         if candidates and candidates[0][1].strength > identity.strength:

@@ -23,11 +23,16 @@ class CustomerRow(msgspec.Struct, gc=False):
     stale: bool
     contested: bool
     last_link_at: int
+    last_link_rank: int
+
+    @property
+    def last_link(self) -> tuple[int, int]:
+        return (self.last_link_rank, self.last_link_at)
 
 
 _LOCK_OF_IDENTITIES = """
 -- The customers of these identities, locked in id order until COMMIT.
-SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at
+SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at, last_link_rank
 FROM customers
 WHERE id = ANY (array(SELECT customer_id FROM identities WHERE id = ANY($1::uuid[])) || $2::uuid[])
 ORDER BY id
@@ -35,7 +40,7 @@ FOR NO KEY UPDATE
 """
 
 _ROWS = """
-SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at
+SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at, last_link_rank
 FROM customers WHERE id = ANY($1::uuid[]) ORDER BY id
 """
 

@@ -2,10 +2,11 @@
 
 The result depends only on the set of links, not on the order in which they arrive.
 
-Aliases join groups first. Then links are applied in the order of their messages. A link joins two groups unless both
-contain a user_id, or the joined group would exceed the limit of identities of one kind. Such a link is a conflict and
-changes nothing. The user_ids of a group that an alias joined count as one. If several messages contain a link, only the
-earliest counts.
+Links and aliases for which a server vouches come first, because no claim of a public key may change them. Among
+equally vouched ones, aliases join groups first, then links in the order of their messages. A link joins two groups
+unless both contain a user_id, or the joined group would exceed a limit of identities. Such a link is a conflict and
+changes nothing. The user_ids of a group that an alias joined count as one; an alias is a conflict only because of a
+limit. If several messages contain a link, only the first in order counts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from app.touchpoint import Identity, Order, derive_identity_id
+from app.touchpoint import Identity, LinkOrder, derive_identity_id
 
 ALIAS = "alias"
 LINK = "link"
@@ -46,25 +47,28 @@ class Link(msgspec.Struct, gc=False):
     weaker: bytes
     stronger: bytes
     kind: str
-    order: Order
+    order: LinkOrder
     joined: bool = True
     undone: bool = False
 
+    @property
+    def vouched(self) -> bool:
+        return self.order[0] == 0
+
 
 class Caps(msgspec.Struct, frozen=True):
-    """Maximum number of identities that one customer can have of each kind.
+    """Maximum number of identities that one customer can have, of each kind and in total."""
 
-    The number of user_ids is not limited, because only an alias joins them.
-    """
-
+    user_ids: int
     anonymous_ids: int
     contacts: int
     others: int
+    total: int
 
-    def limit_for(self, kind: str) -> int | None:
+    def limit_for(self, kind: str) -> int:
         match kind:
             case "user_id":
-                return None
+                return self.user_ids
             case "anonymous_id":
                 return self.anonymous_ids
             case "email" | "phone":
@@ -82,14 +86,17 @@ class Group:
         self.members = [node]
         self.kinds = {node.identity.kind: 1}
 
-    def can_join(self, group: Group, caps: Caps) -> bool:
-        if "user_id" in self.kinds and "user_id" in group.kinds:
+    def can_join(self, group: Group, link: Link, caps: Caps) -> bool:
+        """Return whether ``link`` may join the two groups."""
+        if link.kind == LINK and "user_id" in self.kinds and "user_id" in group.kinds:
             return False
-        for kind, count in group.kinds.items():
-            cap = caps.limit_for(kind)
-            if cap is not None and count + self.kinds.get(kind, 0) > cap:
-                return False
-        return True
+        return len(self.members) + len(group.members) <= caps.total and all(
+            count + self.kinds.get(kind, 0) <= caps.limit_for(kind) for kind, count in group.kinds.items()
+        )
+
+    def has_too_many_users(self, group: Group, caps: Caps) -> bool:
+        """Return whether no alias may join the two groups, because of their user_ids alone."""
+        return self.kinds.get("user_id", 0) + group.kinds.get("user_id", 0) > caps.user_ids
 
     def add_group(self, group: Group) -> None:
         self.members.extend(group.members)
@@ -121,31 +128,33 @@ def group_identities(nodes: Mapping[bytes, IdentityNode], links: Iterable[Link],
         for node in group_b.members:
             group_of[node.id] = group_a
 
-    active_links = [link for link in links if not link.undone]
-    for link in active_links:
-        if link.kind == ALIAS:
-            link.joined = is_alias_active(nodes, link)
-            if link.joined:
-                join(link)
-    for link in sort_links([link for link in active_links if link.kind == LINK], lambda id: nodes[id].identity):
+    for link in sort_links([link for link in links if not link.undone], lambda id: nodes[id].identity):
         group_a, group_b = group_of[link.weaker], group_of[link.stronger]
-        link.joined = nodes[link.weaker].carried and (group_a is group_b or group_a.can_join(group_b, caps))
+        link.joined = is_active(nodes, link) and (group_a is group_b or group_a.can_join(group_b, link, caps))
         if link.joined:
             join(link)
     return list({id(group): group for group in group_of.values()}.values())
 
 
 def sort_links(links: Iterable[Link], identity_of: Callable[[bytes], Identity]) -> list[Link]:
-    """Return the links in the order of their messages; within a message, sort by ``weaker``, strongest first."""
+    """Return the links in the order in which they take precedence.
 
-    def sort_key(link: Link) -> tuple[Order, int, str, str]:
+    Links of one message are sorted by ``weaker``, strongest first.
+    """
+
+    def sort_key(link: Link) -> tuple[int, bool, LinkOrder, int, str, str]:
         identity = identity_of(link.weaker)
-        return (link.order, identity.strength, identity.kind, identity.value)
+        return (link.order[0], link.kind == LINK, link.order, identity.strength, identity.kind, identity.value)
 
     return sorted(links, key=sort_key)
 
 
-def is_alias_active(nodes: Mapping[bytes, IdentityNode], link: Link) -> bool:
+def is_active(nodes: Mapping[bytes, IdentityNode], link: Link) -> bool:
+    """Return whether messages contain the weaker identity of a link, so that the link can have an effect."""
+    return _is_alias_active(nodes, link) if link.kind == ALIAS else nodes[link.weaker].carried
+
+
+def _is_alias_active(nodes: Mapping[bytes, IdentityNode], link: Link) -> bool:
     """Return whether the previousId of an alias counts as a user_id.
 
     It does not if messages contain its value only as an anonymous_id. Then an ordinary link joins the anonymous_id, and

@@ -19,11 +19,12 @@ RETURNING id
 _WRITE_GRAPH = """
 -- The links of a flush, and the customers that its identities belong to.
 WITH linked AS (
-    INSERT INTO links (weaker, stronger, kind, occurred_at, message_id, source, joined)
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::bool[])
+    INSERT INTO links (weaker, stronger, kind, occurred_at, message_id, source, joined, vouched)
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::bool[],
+                         $11::bool[])
     ON CONFLICT (weaker, stronger) DO UPDATE
     SET occurred_at = excluded.occurred_at, message_id = excluded.message_id, source = excluded.source,
-        joined = excluded.joined
+        joined = excluded.joined, vouched = excluded.vouched
 )
 UPDATE identities i SET customer_id = m.customer_id, carried = m.carried
 FROM unnest($8::uuid[], $9::uuid[], $10::bool[]) AS m (id, customer_id, carried)
@@ -56,13 +57,14 @@ async def write_graph(connection: Connection, links: Sequence[Link], moved: Sequ
         [link.weaker for link in links],
         [link.stronger for link in links],
         [link.kind for link in links],
-        [link.order[0] for link in links],
         [link.order[1] for link in links],
         [link.order[2] for link in links],
+        [link.order[3] for link in links],
         [link.joined for link in links],
         [identity.id for identity in moved],
         [identity.customer for identity in moved],
         [identity.carried for identity in moved],
+        [link.vouched for link in links],
     )
 
 

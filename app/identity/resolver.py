@@ -1,29 +1,64 @@
 """Identity resolution: finds, creates, merges and splits the customers of a whole flush at once.
 
-Most messages contain only known identities and links, and cost one lookup. A new link extends the graph in place if its
-groups have no conflicts, or if it is later than all links of both groups. An alias, an undone link, and a late link of
-a group with conflicts may change earlier decisions. :mod:`app.identity.graph` then groups the whole neighbourhood
-again.
+Most messages contain only known identities and links, and cost one lookup. A new link or alias extends the graph in
+place if its groups have no conflicts, or if it is a conflict and takes precedence over no link of both groups. An
+undone link, and other links of a group with conflicts, may change earlier decisions. :mod:`app.identity.graph` then
+groups the whole neighbourhood again.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final
 
 import asyncpg
 import msgspec
 
 from app.identity.customer_locks import CustomerRow, lock_customers_of
-from app.identity.graph import ALIAS, LINK, Caps, Group, IdentityNode, Link, MovedIdentity, group_identities, sort_links
+from app.identity.graph import (
+    ALIAS,
+    LINK,
+    Caps,
+    Group,
+    IdentityNode,
+    Link,
+    MovedIdentity,
+    group_identities,
+    is_active,
+    sort_links,
+)
 from app.identity.graph_writes import insert_identities
 from app.postgres.pool import Connection
-from app.touchpoint import Identity, Message, Order
+from app.touchpoint import Identity, LinkOrder, Message
 
-NEVER: Final = -1
-"""Value of ``last_link_at`` for a customer without links. It is earlier than the instant of any message."""
+LinkPlace = tuple[int, int]
+"""(rank, instant): the first two elements of the order of a link."""
+
+NEVER: Final[LinkPlace] = (0, -1)
+"""Value of ``last_link`` for a customer without links. It is before the place of any link."""
 
 _OVERTAKEN_MAX: Final = 5
+_MANY_IDENTITIES: Final = 500
+
+
+class NeighbourhoodTooLarge(Exception):
+    """Raised if a message may change the groups of more identities than one flush may read.
+
+    ``identity_ids`` are identities of the messages that need it.
+    """
+
+    def __init__(self, identity_ids: Iterable[bytes]) -> None:
+        super().__init__("a message links identities with too many other links")
+        self.identity_ids = frozenset(identity_ids)
+
+    def concerns(self, message: Message) -> bool:
+        """Return whether the message is one of those that need the large neighbourhood."""
+        ids = {identity.id for identity in message.identities}
+        if message.previous_id is not None:
+            ids |= {Identity(kind, message.previous_id).id for kind in ("user_id", "anonymous_id")}
+        return not ids.isdisjoint(self.identity_ids)
 
 
 class ResolvedCustomer(msgspec.Struct):
@@ -38,7 +73,7 @@ class ResolvedCustomer(msgspec.Struct):
     origins: list[CustomerRow]
     is_whole: bool
     contested: bool
-    last_link_at: int
+    last_link: LinkPlace
 
 
 class Resolution(msgspec.Struct):
@@ -74,21 +109,24 @@ class _FlushIdentities:
         self.carried_ids.update(ids)
         strongest = ids[0]
         self.likely_customers.setdefault(strongest, strongest)
-        for id in ids[1:]:
+        for id, identity in zip(ids[1:], message.identities[1:], strict=True):
             self.likely_customers[id] = strongest
-            self._add_link(id, strongest, LINK, message.order)
+            self._add_link(id, strongest, LINK, message.link_order(identity))
         if message.previous_id is not None:
-            self._add_alias(message.previous_id, strongest, message.order)
+            self._add_alias(message, message.previous_id, strongest)
 
-    def _add_alias(self, previous_id: str, user: bytes, order: Order) -> None:
+    def _add_alias(self, message: Message, previous_id: str, user: bytes) -> None:
+        """Add the links of previousId, as an anonymous_id and, if the sender may join users, as a user_id."""
         for kind, edge in (("user_id", ALIAS), ("anonymous_id", LINK)):
+            if edge == ALIAS and message.trust == "public":
+                continue
             identity = Identity(kind, previous_id)
             id = identity.id
             self.identities[id] = identity
             self.likely_customers.setdefault(id, id)
-            self._add_link(id, user, edge, order)
+            self._add_link(id, user, edge, message.link_order(identity))
 
-    def _add_link(self, weaker: bytes, stronger: bytes, kind: str, order: Order) -> None:
+    def _add_link(self, weaker: bytes, stronger: bytes, kind: str, order: LinkOrder) -> None:
         earlier = self.links.get((weaker, stronger))
         if earlier is None or order < earlier.order:
             self.links[weaker, stronger] = Link(weaker, stronger, kind, order)
@@ -97,7 +135,7 @@ class _FlushIdentities:
 _MEMBERS = """
 -- All identities of the locked customers, each with those of its links that this flush contains.
 SELECT i.id, i.kind, i.value, i.customer_id, i.carried,
-       l.stronger, l.kind AS link_kind, l.occurred_at, l.message_id, l.source, l.joined, l.undone_at
+       l.stronger, l.kind AS link_kind, l.vouched, l.occurred_at, l.message_id, l.source, l.joined, l.undone_at
 FROM identities i
 LEFT JOIN (
     links l JOIN unnest($3::uuid[], $4::uuid[]) AS named (weaker, stronger)
@@ -108,16 +146,23 @@ WHERE i.customer_id = ANY($1::uuid[]) OR i.id = ANY($2::uuid[])
 
 _NEIGHBOURS = """
 -- All links of these identities, including conflicts: one step of the walk over a neighbourhood.
-SELECT weaker, stronger, kind, occurred_at, message_id, source, joined, undone_at
+SELECT weaker, stronger, kind, vouched, occurred_at, message_id, source, joined, undone_at
 FROM links WHERE weaker = ANY($1::uuid[])
 UNION
-SELECT weaker, stronger, kind, occurred_at, message_id, source, joined, undone_at
+SELECT weaker, stronger, kind, vouched, occurred_at, message_id, source, joined, undone_at
 FROM links WHERE stronger = ANY($1::uuid[])
+LIMIT $2
 """
 
 
-async def resolve_identities(connection: Connection, messages: Sequence[Message], caps: Caps) -> Resolution:
-    """Find or create the customers of the messages, add the messages' links to the graph, and lock the customers."""
+async def resolve_identities(
+    connection: Connection, messages: Sequence[Message], caps: Caps, neighbours_max: int | None = None
+) -> Resolution:
+    """Find or create the customers of the messages, add the messages' links to the graph, and lock the customers.
+
+    Raise NeighbourhoodTooLarge, before the graph changes, if more than ``neighbours_max`` identities must be read. The
+    transaction must then be rolled back.
+    """
     flush = _FlushIdentities(messages)
     pairs = sorted(flush.links)
     loaded = _LoadedGraph()
@@ -132,7 +177,7 @@ async def resolve_identities(connection: Connection, messages: Sequence[Message]
     for link in sort_links(flush.links.values(), flush.identities.__getitem__):
         graph.add_link(link)
     if graph.undecided:
-        await graph.regroup_undecided(connection)
+        await graph.regroup_undecided(connection, neighbours_max)
     return graph.build_resolution(flush.identities)
 
 
@@ -205,27 +250,39 @@ class _LoadedGraph:
         weaker: bytes,
         stronger: bytes,
         kind: str,
+        vouched: bool,
         occurred_at: int,
         message_id: str,
         source: str,
         joined: bool,
         undone_at: int | None,
     ) -> None:
-        order = (occurred_at, message_id, source)
+        order = (0 if vouched else 1, occurred_at, message_id, source)
         self.links.setdefault((weaker, stronger), Link(weaker, stronger, kind, order, joined, undone_at is not None))
 
-    async def load_neighbourhood(self, connection: Connection, seeds: Iterable[bytes]) -> set[bytes]:
-        """Follow all links from ``seeds``, lock and read the customers on the way, and return the identities."""
+    async def load_neighbourhood(
+        self, connection: Connection, seeds: Iterable[bytes], identities_max: int | None
+    ) -> set[bytes] | None:
+        """Follow all links from ``seeds``, lock and read the customers on the way, and return the identities.
+
+        Return None if there are more than ``identities_max``.
+        """
         reached: set[bytes] = set()
         frontier = set(seeds)
         while frontier:
+            if identities_max is not None and len(reached) + len(frontier) > identities_max:
+                return None
             await self.load(connection, sorted(frontier), [])
             owners = {self.nodes[id].customer for id in frontier if id not in self.inserted_ids} - {None}
             frontier |= {
                 id for id, node in self.nodes.items() if node.customer in owners and id not in self.inserted_ids
             }
             reached |= frontier
-            for row in await connection.fetch(_NEIGHBOURS, sorted(frontier)):
+            links_max = None if identities_max is None else 2 * identities_max
+            rows = await connection.fetch(_NEIGHBOURS, sorted(frontier), links_max)
+            if links_max is not None and len(rows) == links_max:
+                return None
+            for row in rows:
                 self._add_link(*row)
             frontier = {id for pair in self.links if not reached.isdisjoint(pair) for id in pair} - reached
         return reached
@@ -236,7 +293,7 @@ class _Cluster(msgspec.Struct):
 
     group: Group
     contested: bool
-    last_link_at: int
+    last_link: LinkPlace
 
 
 class _GraphUpdate:
@@ -283,23 +340,34 @@ class _GraphUpdate:
         self.changed_links[link.weaker, link.stronger] = link
         self.loaded.links[link.weaker, link.stronger] = link
         cluster_a, cluster_b = self._cluster_for(link.weaker), self._cluster_for(link.stronger)
-        is_latest = link.order[0] > max(cluster_a.last_link_at, cluster_b.last_link_at)
-        is_decided = is_latest or not (cluster_a.contested or cluster_b.contested)
-        if link.kind == ALIAS or not self.loaded.nodes[link.weaker].carried:
-            is_decided = False
-        elif cluster_a is cluster_b:
-            pass
-        elif cluster_a.group.can_join(cluster_b.group, self.caps):
-            if is_decided:
-                cluster_a = self._join(cluster_a, cluster_b)
+        place = link.order[:2]
+        if not is_active(self.loaded.nodes, link):
+            link.joined = False
+        elif cluster_a is cluster_b or cluster_a.group.can_join(cluster_b.group, link, self.caps):
+            if (cluster_a.contested or cluster_b.contested) and not self._is_last(link, cluster_a, cluster_b):
+                self.undecided |= {link.weaker, link.stronger}
+            elif cluster_a is not cluster_b:
+                cluster_a = cluster_b = self._join(cluster_a, cluster_b)
         else:
-            is_decided = is_latest
+            if not self._is_conflict_final(link, cluster_a, cluster_b):
+                self.undecided |= {link.weaker, link.stronger}
             link.joined = False
             cluster_a.contested = cluster_b.contested = True
-        if not is_decided:
-            self.undecided |= {link.weaker, link.stronger}
-        cluster_a.last_link_at = max(cluster_a.last_link_at, link.order[0])
-        cluster_b.last_link_at = max(cluster_b.last_link_at, link.order[0])
+        cluster_a.last_link = max(cluster_a.last_link, place)
+        cluster_b.last_link = max(cluster_b.last_link, place)
+
+    @staticmethod
+    def _is_last(link: Link, cluster_a: _Cluster, cluster_b: _Cluster) -> bool:
+        """Return whether a link takes precedence over no link of the clusters. An alias does over later links."""
+        return link.kind == LINK and link.order[:2] > max(cluster_a.last_link, cluster_b.last_link)
+
+    def _is_conflict_final(self, link: Link, cluster_a: _Cluster, cluster_b: _Cluster) -> bool:
+        """Return whether a conflict changes no other link.
+
+        Only aliases join user_ids. So if both clusters have too many, an alias after all their aliases has no effect.
+        """
+        is_later = link.order[:2] > max(cluster_a.last_link, cluster_b.last_link)
+        return is_later and (link.kind == LINK or cluster_a.group.has_too_many_users(cluster_b.group, self.caps))
 
     def _cluster_for(self, id: bytes) -> _Cluster:
         cluster = self.cluster_of.get(id)
@@ -311,7 +379,7 @@ class _GraphUpdate:
             cluster = _Cluster(Group(node), False, NEVER)
         else:
             first, *more_members = self.members_of[row.id]
-            cluster = _Cluster(Group(first), row.contested, row.last_link_at)
+            cluster = _Cluster(Group(first), row.contested, row.last_link)
             for member in more_members:
                 cluster.group.add_group(Group(member))
         for member in cluster.group.members:
@@ -323,22 +391,26 @@ class _GraphUpdate:
             cluster_a, cluster_b = cluster_b, cluster_a
         cluster_a.group.add_group(cluster_b.group)
         cluster_a.contested |= cluster_b.contested
-        cluster_a.last_link_at = max(cluster_a.last_link_at, cluster_b.last_link_at)
+        cluster_a.last_link = max(cluster_a.last_link, cluster_b.last_link)
         for node in cluster_b.group.members:
             self.cluster_of[node.id] = cluster_a
         return cluster_a
 
-    async def regroup_undecided(self, connection: Connection) -> None:
+    async def regroup_undecided(self, connection: Connection, neighbours_max: int | None = None) -> None:
         """Group the whole neighbourhood of the undecided identities, from its links alone."""
         seeds = {node.id for id in self.undecided for node in self._cluster_for(id).group.members}
-        reached = await self.loaded.load_neighbourhood(connection, seeds)
+        reached = await self.loaded.load_neighbourhood(connection, seeds, neighbours_max)
+        if reached is None:
+            raise NeighbourhoodTooLarge(self.undecided)
         self._index_members()
         nodes = {id: self.loaded.nodes[id] for id in reached}
         for id in self.newly_carried_ids & reached:
             nodes[id].carried = True
         links = [link for (weaker, _), link in self.loaded.links.items() if weaker in reached]
         was_joined = {(link.weaker, link.stronger): link.joined for link in links}
-        for group in group_identities(nodes, links, self.caps):
+        group_all = partial(group_identities, nodes, links, self.caps)
+        # Group many identities in a thread, because live requests share this event loop.
+        for group in await asyncio.to_thread(group_all) if len(nodes) > _MANY_IDENTITIES else group_all():
             cluster = _Cluster(group, False, NEVER)
             for node in group.members:
                 self.cluster_of[node.id] = cluster
@@ -348,8 +420,8 @@ class _GraphUpdate:
                 self.changed_links[pair] = link
             for id in pair:
                 cluster = self.cluster_of[id]
-                cluster.last_link_at = max(cluster.last_link_at, link.order[0])
-                cluster.contested |= link.kind == LINK and not link.joined and nodes[link.weaker].carried
+                cluster.last_link = max(cluster.last_link, link.order[:2])
+                cluster.contested |= not link.undone and not link.joined and is_active(nodes, link)
 
     def build_resolution(self, ids: Iterable[bytes]) -> Resolution:
         resolution = Resolution({}, {}, list(self.changed_links.values()), [], [])
@@ -385,7 +457,7 @@ class _GraphUpdate:
                 [self.loaded.rows[origin] for origin in origins],
                 all(len(self.members_of[origin]) == count for origin, count in origins.items()),
                 cluster.contested,
-                cluster.last_link_at,
+                cluster.last_link,
             )
 
     def _is_unchanged(self, cluster: _Cluster) -> bool:
@@ -397,7 +469,7 @@ class _GraphUpdate:
         return (
             row is not None
             and row.contested == cluster.contested
-            and row.last_link_at == cluster.last_link_at
+            and row.last_link == cluster.last_link
             and len(self.members_of[row.id]) == len(cluster.group.members)
             and all(node.customer == row.id and node.id not in self.loaded.inserted_ids for node in more_members)
             and not any(node.id in self.newly_carried_ids for node in cluster.group.members)
@@ -410,4 +482,4 @@ class _GraphUpdate:
         resolution.customer_of[id] = customer
         if customer not in resolution.customers:
             row = self.loaded.rows[customer]
-            resolution.customers[customer] = ResolvedCustomer(customer, [row], True, row.contested, row.last_link_at)
+            resolution.customers[customer] = ResolvedCustomer(customer, [row], True, row.contested, row.last_link)

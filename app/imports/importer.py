@@ -116,7 +116,12 @@ async def _import_batch(lines: list[ImportRow], target: ImportTarget, report: Im
     envelope.erasures = [erasure for line in lines for erasure in line.erasures]
     receipt = await _submit(
         target.ingest,
-        Submission(source=target.source, envelope=envelope, received_at=target.clock.now(), size_bytes=len(body)),
+        Submission(
+            source=msgspec.structs.replace(target.source, trust="server"),
+            envelope=envelope,
+            received_at=target.clock.now(),
+            size_bytes=len(body),
+        ),
     )
     report.erasures += receipt.erasures
     report.accepted += receipt.accepted

@@ -11,8 +11,9 @@ from typing import Final
 import asyncpg
 import msgspec
 
+from app.identity.carried_ids import PREVIOUS_ID, TRUST, VOUCHED_ID, decode_carried, encode_carried
 from app.postgres.pool import Connection, Pool
-from app.touchpoint import Identity, Message
+from app.touchpoint import Message, Trust
 
 CONFLICTING_TWIN: Final = "conflicting_twin"
 """Quarantine code of a duplicate whose content differs from the stored message; the stored message stays."""
@@ -31,6 +32,7 @@ class QuarantineRow(msgspec.Struct, frozen=True):
     message_id: str | None
     original: bytes
     form: str = ""
+    trust: Trust = "public"
 
 
 _APPEND = """
@@ -56,9 +58,9 @@ logged AS (
     FROM incoming JOIN fresh USING (key)
 ),
 refused AS (
-    INSERT INTO quarantine (source, received_at, code, message, message_id, original, form)
+    INSERT INTO quarantine (source, received_at, code, message, message_id, original, form, trust)
     SELECT * FROM unnest($17::text[], $18::timestamptz[], $19::text[], $20::text[], $21::text[], $22::bytea[],
-                         $23::text[])
+                         $23::text[], $24::text[])
 )
 SELECT (SELECT value FROM revisions WHERE name = 'definitions') AS revision, array(SELECT key FROM fresh) AS fresh
 """
@@ -91,7 +93,7 @@ async def append_messages(
         [message.properties for message in messages],
         [message.context for message in messages],
         [message.traits for message in messages],
-        [_encode_identities(message) for message in messages],
+        [encode_carried(message) for message in messages],
         [message.sent_at for message in messages],
         [message.original_timestamp for message in messages],
         [row.source for row in rejected_rows],
@@ -101,16 +103,10 @@ async def append_messages(
         [None if row.message_id is None else _make_storable(row.message_id) for row in rejected_rows],
         [row.original for row in rejected_rows],
         [row.form for row in rejected_rows],
+        [row.trust for row in rejected_rows],
     )
     assert row is not None
     return row["revision"], set(row["fresh"])
-
-
-def _encode_identities(message: Message) -> bytes:
-    pairs = [(identity.kind, identity.value) for identity in message.identities]
-    if message.previous_id is not None:
-        pairs.append(("previous_id", message.previous_id))
-    return _encode(pairs)
 
 
 def _make_storable(text: str) -> str:
@@ -119,11 +115,11 @@ def _make_storable(text: str) -> str:
 
 
 _RECORD_CONFLICTS = """
-INSERT INTO quarantine (source, received_at, code, message, message_id, original)
+INSERT INTO quarantine (source, received_at, code, message, message_id, original, trust)
 SELECT t.source, t.received_at, $1, 'a message with this id but different content is already stored', t.message_id,
-       t.original
-FROM unnest($2::uuid[], $3::bytea[], $4::text[], $5::timestamptz[], $6::text[], $7::bytea[])
-     AS t (key, digest, source, received_at, message_id, original)
+       t.original, t.trust
+FROM unnest($2::uuid[], $3::bytea[], $4::text[], $5::timestamptz[], $6::text[], $7::bytea[], $8::text[])
+     AS t (key, digest, source, received_at, message_id, original, trust)
 JOIN ledger USING (key)
 WHERE ledger.digest <> t.digest
   AND NOT EXISTS (SELECT FROM quarantine q
@@ -142,6 +138,7 @@ async def record_conflicts(connection: Connection, messages: Sequence[Message]) 
         [message.received_at for message in messages],
         [message.message_id for message in messages],
         [encode_original(message) for message in messages],
+        [message.trust for message in messages],
     )
 
 
@@ -234,8 +231,6 @@ LEFT JOIN touchpoints t ON t.identity_id = c.identity_id AND t.received_at = c.r
                        AND t.message_id = c.message_id AND t.source = c.source
 """
 
-_decode_pairs = msgspec.json.Decoder(list[tuple[str, str]]).decode
-
 
 async def claim_deferred(
     connection: Connection, now: int, messages_max: int, only_key: bytes | None = None
@@ -261,18 +256,20 @@ async def count_deferred(connection: Connection) -> int:
 
 def message_from_row(row: asyncpg.Record) -> Message:
     """Rebuild the message that a row of the log stores."""
-    pairs = _decode_pairs(row["carried"])
+    identities, reserved = decode_carried(row["carried"])
     return Message(
         type=row["type"],
         message_id=row["message_id"],
         source=row["source"],
         occurred_at=row["occurred_at"],
         received_at=row["received_at"],
-        identities=tuple(Identity(kind, value) for kind, value in pairs if kind != "previous_id"),
+        identities=identities,
         channel=row["channel"],
         name=row["name"],
         properties=row["properties"],
         context=row["context"],
         traits=row["traits"],
-        previous_id=next((value for kind, value in pairs if kind == "previous_id"), None),
+        previous_id=reserved.get(PREVIOUS_ID),
+        trust=msgspec.convert(reserved.get(TRUST, "public"), Trust),
+        vouched_id=reserved.get(VOUCHED_ID),
     )

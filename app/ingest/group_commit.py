@@ -18,6 +18,7 @@ import structlog
 from app.config import Settings
 from app.errors import Overloaded, Rejection, RejectionCode
 from app.formats.segment import Parsed
+from app.identity.resolver import NeighbourhoodTooLarge
 from app.ingest.erasure_queue import RequestedErasure, queue_erasures
 from app.ingest.event_log import QuarantineRow, append_messages, defer_messages, encode_original, record_conflicts
 from app.ingest.source_stats import SourceStats
@@ -25,7 +26,7 @@ from app.observability.metrics import Metrics
 from app.postgres.pool import UNREACHABLE, Clock, Connection, Pool, transact
 from app.projection.project import project_messages
 from app.registry.registry import Registry
-from app.touchpoint import Message, Warning
+from app.touchpoint import Message, Trust, Warning
 from app.tracking_plan.check import MessagePlace, PlanViolation
 
 log = structlog.get_logger(__name__)
@@ -60,6 +61,7 @@ class PendingRequest(msgspec.Struct):
     source: str
     parsed: Parsed
     size_bytes: int
+    trust: Trust = "public"
     violations: dict[MessagePlace, PlanViolation] = {}
     erasures: Sequence[RequestedErasure] = ()
     quarantines_rejections: bool = True
@@ -91,6 +93,7 @@ class PendingRequest(msgspec.Struct):
                 rejection.message_id,
                 rejection.original,
                 rejection.form,
+                self.trust,
             )
             for rejection in self.parsed.rejections
             if rejection.is_quarantined
@@ -317,6 +320,11 @@ class GroupCommit:
             )
         except UNREACHABLE as error:
             raise Overloaded from error
+        except NeighbourhoodTooLarge as error:
+            await self._defer_crowded(entries, error)
+            others = [entry for entry in entries if not error.concerns(entry.message)]
+            if others or extra_rows:
+                await self._store(others, extra_rows, failed_alone)
         except Exception as error:
             if extra_rows and entries:
                 # Store quarantine rows and erasure requests last, so that an erasure is queued only after the
@@ -333,6 +341,19 @@ class GroupCommit:
                 raise
         else:
             self._report_outcome(stored)
+
+    async def _defer_crowded(self, entries: Sequence[_Entry], error: NeighbourhoodTooLarge) -> None:
+        """Append the messages that need a large part of the identity graph, and let the worker project them."""
+        crowded = [entry for entry in entries if error.concerns(entry.message)]
+        reason = type(error).__name__
+        log.warning("messages.deferred", messages=len(crowded), reason=reason)
+        try:
+            stored = await transact(
+                self._pool, lambda connection: self._write(connection, crowded, _NO_EXTRA_ROWS, reason)
+            )
+        except UNREACHABLE as unreachable:
+            raise Overloaded from unreachable
+        self._report_outcome(stored)
 
     async def _store_alone(self, entry: _Entry, error: Exception, failed_alone: list[str]) -> None:
         """Append a message whose projection failed to the log, and defer its projection to the worker.
@@ -357,7 +378,15 @@ class GroupCommit:
         message, code = entry.message, RejectionCode.UNSTORABLE
         reason = f"{code.meaning} ({type(error).__name__})"
         rejection = Rejection(entry.index, code, reason, message.message_id, encode_original(message))
-        row = QuarantineRow(message.source, message.received_at, code, reason, message.message_id, rejection.original)
+        row = QuarantineRow(
+            message.source,
+            message.received_at,
+            code,
+            reason,
+            message.message_id,
+            rejection.original,
+            trust=message.trust,
+        )
         await self._store([], _ExtraRows([row]))
         entry.receipt.rejected += 1
         entry.receipt.rejections.append(rejection)

@@ -112,6 +112,7 @@ class Ingest:
         parsed, violations = self._check_plan(parsed)
         return PendingRequest(
             source=submission.source.key,
+            trust=submission.source.trust,
             parsed=parsed,
             size_bytes=submission.size_bytes,
             violations=violations,

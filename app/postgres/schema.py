@@ -138,6 +138,8 @@ keys = Table(
         comment="whether a page with this write key may read the profile of the user id that it sends",
     ),
     Column("last_used_at", Instant, comment="to the minute; null if never used"),
+    Column("trust", Text, nullable=False, server_default="public", comment="public, or server for a key of servers"),
+    Column("joins_users", Boolean, nullable=False, server_default=text("false"), comment="for aliases of public keys"),
     comment="API keys: write keys send messages, secret keys manage all. Of secret keys only the hash is stored.",
 )
 
@@ -265,12 +267,7 @@ touchpoints = Table(
     comment="The log: append-only, one row for each accepted message, partitioned by month of received_at.",
     postgresql_partition_by="RANGE (received_at)",
 )
-Index(
-    "touchpoints_of_identity",
-    touchpoints.c.identity_id,
-    touchpoints.c.name,
-    touchpoints.c.occurred_at,
-)
+Index("touchpoints_of_identity", touchpoints.c.identity_id, touchpoints.c.name, touchpoints.c.occurred_at)
 
 identities = Table(
     "identities",
@@ -295,12 +292,13 @@ links = Table(
     Column("weaker", UUID, nullable=False),
     Column("stronger", UUID, nullable=False),
     Column("kind", Text, nullable=False, comment="link (both in one message) or alias"),
-    Column("occurred_at", Instant, nullable=False, comment="time of the earliest message with this link"),
+    Column("occurred_at", Instant, nullable=False, comment="instant of the first claim of this link"),
     Column("message_id", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("joined", Boolean, nullable=False, comment="false means that the link is a conflict and was not applied"),
     Column("recorded_at", Instant, nullable=False, server_default=text("now()")),
     Column("undone_at", Instant, comment="when the link was undone by the API; the graph then ignores it"),
+    Column("vouched", Boolean, nullable=False, server_default=text("false"), comment="whether a server vouches for it"),
     PrimaryKeyConstraint("weaker", "stronger", name="links_pkey"),
     comment="Merge ledger: the links between identities, with their evidence. Each link can be undone.",
 )
@@ -310,12 +308,7 @@ customers = Table(
     "customers",
     metadata,
     Column("id", UUID, primary_key=True, comment="id of the strongest identity"),
-    Column(
-        "state",
-        LargeBinary,
-        nullable=False,
-        comment="projection.state.State in MessagePack; SQL never reads it",
-    ),
+    Column("state", LargeBinary, nullable=False, comment="projection.state.State in MessagePack; SQL never reads it"),
     Column(
         "flips_at",
         Instant,
@@ -326,6 +319,7 @@ customers = Table(
     Column("stale", Boolean, nullable=False, comment="whether the state must be replayed from the log before use"),
     Column("contested", Boolean, nullable=False, comment="whether a link of its identities is a conflict"),
     Column("last_link_at", Instant, nullable=False, comment="occurred_at of the latest link of its identities"),
+    Column("last_link_rank", Integer, nullable=False, server_default="1", comment="0 if servers vouch for all links"),
     comment="One row for each customer: the state of the rule engine, with the current truths.",
     postgresql_with={"fillfactor": "70"},
 )
@@ -413,6 +407,7 @@ quarantine = Table(
     Column(
         "form", Text, nullable=False, server_default="", comment="format of original; empty for Segue's own messages"
     ),
+    Column("trust", Text, nullable=False, server_default="public", comment="trust of the sender, for a replay"),
     comment="Rejected messages, and messages that differ from a stored one with the same id, with the reason.",
 )
 Index("quarantine_of_message", quarantine.c.source, quarantine.c.message_id)

@@ -44,7 +44,7 @@ class FilledChunk(msgspec.Struct):
 
 _CLAIM = """
 -- Locks the next customer rows that lack a rule, after the given position; index customers_to_fill.
-SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at
+SELECT id, state, flips_at, sweep_at, revision, stale, contested, last_link_at, last_link_rank
 FROM customers
 WHERE revision < $1 AND (revision, id) > ($2::bigint, $3::uuid) AND NOT stale
 ORDER BY revision, id LIMIT $4
@@ -203,7 +203,7 @@ class _ChunkFill:
 
 
 def _as_resolved(row: CustomerRow) -> ResolvedCustomer:
-    return ResolvedCustomer(row.id, [row], True, row.contested, row.last_link_at)
+    return ResolvedCustomer(row.id, [row], True, row.contested, row.last_link)
 
 
 def merge_states(state: State, filled: State, rules: Ruleset, points_max: int) -> State:

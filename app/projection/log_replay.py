@@ -6,14 +6,14 @@ A replay repairs any stored state. Reads also use it if no stored state is usabl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 
-from app.identity.bucketing_key import bucketing_keys_of
+from app.identity.bucketing_key import BucketingKey, bucketing_key_of, bucketing_keys_of
 from app.postgres.pool import Connection
 from app.projection.fold import POINTS_UNLIMITED, Transition, fold
 from app.projection.state import Input, State
@@ -35,8 +35,20 @@ WHERE i.customer_id = ANY($1::uuid[])
 ORDER BY i.customer_id, t.occurred_at, t.message_id COLLATE "C", t.source COLLATE "C"
 """
 
+_LOG_OF_IDENTITIES = """
+-- The log of these identities, in the order of the fold; index touchpoints_of_identity.
+SELECT NULL, occurred_at, message_id, source, type, name, channel, properties, context, traits
+FROM touchpoints WHERE identity_id = ANY($1::uuid[])
+ORDER BY occurred_at, message_id COLLATE "C", source COLLATE "C"
+"""
+
+_HAS_MORE = """
+SELECT EXISTS (SELECT FROM touchpoints WHERE identity_id = ANY($1::uuid[]) OFFSET $2)
+"""
+
 _CHUNK_ROWS: Final = 2_000
 _LONG_MESSAGES: Final = 300
+_ONE_CUSTOMER: Final = b""
 
 
 class ReplayedCustomer(msgspec.Struct):
@@ -93,6 +105,14 @@ async def read_log(
         yield customer, build_input(ruleset, *columns)
 
 
+async def _read_log_of_identities(
+    connection: Connection, identity_ids: Sequence[bytes], ruleset: Ruleset
+) -> AsyncIterator[tuple[bytes, Input]]:
+    async for row in connection.cursor(_LOG_OF_IDENTITIES, identity_ids, prefetch=_CHUNK_ROWS):
+        _, *columns = row
+        yield _ONE_CUSTOMER, build_input(ruleset, *columns)
+
+
 async def replay_log(
     connection: Connection, customer_ids: Sequence[bytes], ruleset: Ruleset, now: int
 ) -> dict[bytes, ReplayedCustomer]:
@@ -101,6 +121,29 @@ async def replay_log(
     Requires a transaction, because a cursor reads the log.
     """
     keys = await bucketing_keys_of(connection, customer_ids) if ruleset.reads_bucketing_key else {}
+    return await _fold_log(read_log(connection, customer_ids, ruleset), keys, ruleset, now)
+
+
+async def replay_identities(
+    connection: Connection, identity_ids: Sequence[bytes], ruleset: Ruleset, now: int, messages_max: int | None
+) -> State | None:
+    """Fold the log of these identities, as if they were a whole customer, up to ``now``.
+
+    Return None if the log has no message of them, or more than ``messages_max``. Requires a transaction.
+    """
+    if messages_max is not None and await connection.fetchval(_HAS_MORE, identity_ids, messages_max):
+        return None
+    keys = {}
+    if ruleset.reads_bucketing_key and (key := await bucketing_key_of(connection, identity_ids)) is not None:
+        keys[_ONE_CUSTOMER] = key
+    log = _read_log_of_identities(connection, identity_ids, ruleset)
+    replayed = await _fold_log(log, keys, ruleset, now)
+    return replayed[_ONE_CUSTOMER].state if replayed else None
+
+
+async def _fold_log(
+    log: AsyncIterator[tuple[bytes, Input]], keys: Mapping[bytes, BucketingKey], ruleset: Ruleset, now: int
+) -> dict[bytes, ReplayedCustomer]:
     replayed: dict[bytes, ReplayedCustomer] = {}
     inputs: list[Input] = []
     current: bytes | None = None
@@ -114,7 +157,7 @@ async def replay_log(
         customer_replay.changes += await asyncio.to_thread(work) if len(inputs) > _LONG_MESSAGES else work()
         inputs.clear()
 
-    async for customer, input in read_log(connection, customer_ids, ruleset):
+    async for customer, input in log:
         # A chunk ends only between two instants, because a fold must apply all messages of one instant together.
         if customer != current or (len(inputs) >= _CHUNK_ROWS and input.at != inputs[-1].at):
             await fold_chunk()

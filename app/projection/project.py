@@ -44,8 +44,8 @@ class ProjectionCounts(msgspec.Struct):
 async def project_messages(
     connection: Connection, messages: Sequence[Message], ruleset: Ruleset, now: int, settings: Settings
 ) -> ProjectionCounts:
-    """Project messages that are already in the log onto their customers."""
-    resolution = await resolver.resolve_identities(connection, messages, caps_of(settings))
+    """Project messages that are already in the log onto their customers. Raise NeighbourhoodTooLarge."""
+    resolution = await resolver.resolve_identities(connection, messages, caps_of(settings), settings.neighbours_max)
     new_messages: dict[bytes, list[Message]] = {}
     for message in messages:
         new_messages.setdefault(resolution.customer_of[message.identities[0].id], []).append(message)
@@ -78,7 +78,7 @@ async def refresh_customers(
     """
     stored_rows = await read_customers(connection, customer_ids)
     rows = await lock_customers(connection, _limit_to_one_step(stored_rows, settings, replay_all), wait=False)
-    customers = {row.id: ResolvedCustomer(row.id, [row], True, row.contested, row.last_link_at) for row in rows}
+    customers = {row.id: ResolvedCustomer(row.id, [row], True, row.contested, row.last_link) for row in rows}
     resolution = Resolution(customers, {}, [], [], [])
     unbounded = settings.model_copy(update={"replay_messages_max": 10**12})
     return await _apply(connection, resolution, {}, ruleset, now, unbounded, replay_all)
@@ -115,9 +115,11 @@ async def undo_link(
 
 def caps_of(settings: Settings) -> Caps:
     return Caps(
+        settings.user_ids_per_customer_max,
         settings.anonymous_ids_per_customer_max,
         settings.contact_ids_per_customer_max,
         settings.other_ids_per_customer_max,
+        settings.identities_per_customer_max,
     )
 
 

@@ -84,15 +84,16 @@ ended AS (
     WHERE t.customer_id = e.customer_id AND t.definition = e.definition AND t.value = e.value
       AND t.meaning = e.meaning AND t.entered_at = e.entered_at AND t.retracted_at IS NULL
 )
-INSERT INTO customers AS c (id, state, flips_at, sweep_at, revision, stale, contested, last_link_at)
-SELECT id, state, flips_at, sweep_at, revision, id = ANY($20::uuid[]), contested, last_link_at
+INSERT INTO customers AS c (id, state, flips_at, sweep_at, revision, stale, contested, last_link_at,
+                            last_link_rank)
+SELECT id, state, flips_at, sweep_at, revision, id = ANY($20::uuid[]), contested, last_link_at, last_link_rank
 FROM unnest($21::uuid[], $22::bytea[], $23::timestamptz[], $24::timestamptz[], $25::bool[], $26::timestamptz[],
-            $19::bigint[])
-     AS u (id, state, flips_at, sweep_at, contested, last_link_at, revision)
+            $19::bigint[], $28::int[])
+     AS u (id, state, flips_at, sweep_at, contested, last_link_at, revision, last_link_rank)
 ON CONFLICT (id) DO UPDATE
 SET state = excluded.state, flips_at = excluded.flips_at, sweep_at = excluded.sweep_at,
     revision = excluded.revision, stale = excluded.stale, contested = excluded.contested,
-    last_link_at = excluded.last_link_at
+    last_link_at = excluded.last_link_at, last_link_rank = excluded.last_link_rank
 """
 
 
@@ -129,8 +130,9 @@ async def write_customers(
         flip_times,
         [next_sweep_at(customer, flip, now) for customer, flip in zip(customers, flip_times, strict=True)],
         [customer.customer.contested for customer in customers],
-        [customer.customer.last_link_at for customer in customers],
+        [customer.customer.last_link[1] for customer in customers],
         [interval.meaning for interval in begun],
+        [customer.customer.last_link[0] for customer in customers],
     )
 
 

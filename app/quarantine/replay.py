@@ -119,7 +119,7 @@ class QuarantineReplayer:
         limits = self._settings.limits
         envelope = reparse_patched(body, row.id, row.original, row.form, row.received_at, limits, options)
         return Submission(
-            source=msgspec.structs.replace(source, bots="keep"),
+            source=msgspec.structs.replace(source, bots="keep", trust=row.trust),
             envelope=envelope,
             received_at=row.received_at,
             size_bytes=len(body),

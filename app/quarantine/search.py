@@ -11,6 +11,7 @@ import msgspec
 from app.errors import NotFound
 from app.formats.segment_fields import name_at_best
 from app.postgres.pool import Pool
+from app.touchpoint import Trust
 
 CHUNK_ROWS: Final = 500
 CHUNKS_MAX: Final = 20
@@ -32,6 +33,7 @@ class QuarantinedMessage(msgspec.Struct):
     original: bytes
     replayed_at: int | None
     form: str
+    trust: Trust
 
 
 class QuarantineQuery(msgspec.Struct, frozen=True):
@@ -54,7 +56,7 @@ class QuarantinePage(msgspec.Struct, frozen=True):
     next: int | None
 
 
-_COLUMNS = "id, source, received_at, code, message, message_id, original, replayed_at, form"
+_COLUMNS = "id, source, received_at, code, message, message_id, original, replayed_at, form, trust"
 
 _FILTER = """
       AND ($2::text IS NULL OR source = $2) AND ($3::text IS NULL OR code = $3)

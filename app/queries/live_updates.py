@@ -18,8 +18,8 @@ import structlog
 from app.config import Settings
 from app.errors import Overloaded, RateLimited
 from app.postgres.pool import UNREACHABLE, Clock, Pool
-from app.queries.customers import CustomerQueries
-from app.queries.public_profile import PublicProfile, identity_ids_of, public_profile_of
+from app.queries.public_profile import PublicProfile, public_profile_of
+from app.queries.visitor_customers import VisitorCustomers, identity_ids_of
 from app.registry.access import WriteKeyGrant
 from app.registry.registry import Registry
 from app.registry.visitor_tokens import Visitor, drop_expired_vouch
@@ -92,7 +92,7 @@ class LiveUpdates:
         self._registry = registry
         self._settings = settings
         self._clock = clock
-        self._customers = CustomerQueries(pool, registry, settings)
+        self._visitor_customers = VisitorCustomers(pool, registry, settings)
         self._streams: set[VisitorStream] = set()
         self._change = asyncio.Event()
         self._revisions = (-1, -1)
@@ -211,16 +211,17 @@ class LiveUpdates:
         Customers are read after the versions of their rows, so a change between the two reads is published twice.
         """
         visitors = [drop_expired_vouch(stream.visitor, now) for stream in changed]
-        customers = await self._customers.customers([identity_ids_of(visitor) for visitor in visitors], now)
-        for stream, visitor, customer in zip(changed, visitors, customers, strict=True):
-            grant = await self._registry.access.find_write_key(stream.write_key)
+        grants = [await self._registry.access.find_write_key(stream.write_key) for stream in changed]
+        trusts = [grant is not None and grant.trusts_identify for grant in grants]
+        parts = await self._visitor_customers.read(list(zip(visitors, trusts, strict=True)), now)
+        for stream, visitor, grant, part in zip(changed, visitors, grants, parts, strict=True):
             if grant is None or not self._is_still_allowed(stream, grant):
                 stream.close()
                 continue
             profile = public_profile_of(
-                customer,
+                part.customer,
                 visitor,
-                trusts_identify=grant.trusts_identify,
+                withheld=part.is_claimed,
                 public_traits=self._settings.public_traits,
                 now=now,
             )

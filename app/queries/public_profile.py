@@ -12,7 +12,6 @@ from app.projection.state import State, read_state, write_state
 from app.queries.customer_state import Customer, Membership
 from app.registry.visitor_tokens import Visitor
 from app.rules.engine.json_equality import digest_value
-from app.touchpoint import Identity
 
 
 class PublicStage(msgspec.Struct, frozen=True):
@@ -28,7 +27,8 @@ class PublicProfile(msgspec.Struct, frozen=True):
     """Public part of a customer.
 
     ``valid_until`` is the earliest instant at which any part changes if no message arrives; None means never.
-    ``withheld`` is True if the page claims identities for its visitor that no server has vouched for.
+    ``withheld`` is True if pages claim identities for the visitor that no server has vouched for. The profile leaves
+    out the messages of these identities.
     """
 
     anonymous_id: str | None
@@ -40,24 +40,16 @@ class PublicProfile(msgspec.Struct, frozen=True):
     as_of: int
 
 
-def identity_ids_of(visitor: Visitor) -> list[bytes]:
-    """Return the ids of the visitor's identities, likeliest first: the vouched user, then the anonymous id."""
-    candidates = (("user_id", visitor.user_id), ("anonymous_id", visitor.anonymous_id))
-    return [Identity(kind, value).id for kind, value in candidates if value is not None]
-
-
 def public_profile_of(
-    customer: Customer | None, visitor: Visitor, *, trusts_identify: bool, public_traits: Collection[str], now: int
+    customer: Customer | None, visitor: Visitor, *, withheld: bool, public_traits: Collection[str], now: int
 ) -> PublicProfile:
     """Build the public profile of a visitor.
 
-    ``customer`` is the customer of :func:`identity_ids_of`, None if unknown. ``public_traits`` lists the declared
+    ``customer`` is what the visitor may see of the customer, None if nothing. ``public_traits`` lists the declared
     traits that are public; for stages, segments and computed traits, the definitions decide.
     """
     if customer is None:
-        return PublicProfile(visitor.anonymous_id, {}, [], {}, None, False, now)
-    if not (trusts_identify or _is_vouched_for(customer, visitor)):
-        return PublicProfile(visitor.anonymous_id, {}, [], {}, None, True, customer.as_of)
+        return PublicProfile(visitor.anonymous_id, {}, [], {}, None, withheld, now)
     ruleset = customer.ruleset
     journeys = {journey.key: journey for journey in ruleset.journeys if journey.public}
     segments = {segment.key for segment in ruleset.segments if segment.public}
@@ -77,22 +69,9 @@ def public_profile_of(
         [membership for membership in customer.segments if membership.key in segments],
         {name: value for name, value in customer.traits.items() if name in values or name in declared},
         min((end for end in ends if end is not None), default=None),
-        False,
+        withheld,
         customer.as_of,
     )
-
-
-def _is_vouched_for(customer: Customer, visitor: Visitor) -> bool:
-    """Return True if the visitor may read the profile.
-
-    Any page can claim that its visitor is any user, and a message can carry the anonymous id of another visitor in its
-    externalIds. A claim alone must therefore reveal nothing.
-    """
-    users = {identity.value for identity in customer.identities if identity.kind == "user_id"}
-    if users:  # All must match, because any page can send an alias, which merges two users.
-        return users == {visitor.user_id}
-    own = Identity("anonymous_id", visitor.anonymous_id or "")
-    return all(identity == own for identity in customer.identities)
 
 
 def _trait_ends(customer: Customer, computed: Collection[str], declared: Collection[str]) -> Iterator[int | None]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from app.errors import NotFound
+from app.identity.carried_ids import decode_carried
 from app.postgres.pool import Connection, Pool, snapshot
 from app.touchpoint import Identity
 
@@ -34,6 +35,7 @@ class LedgerLink(msgspec.Struct):
     stronger: Identity
     kind: str
     joined: bool
+    vouched: bool
     occurred_at: int
     message_id: str
     source: str
@@ -63,7 +65,7 @@ LIMIT $5
 
 _LINKS = """
 -- Links and conflicts of the customer's identities after a place and until an instant, oldest first.
-SELECT w.kind, w.value, s.kind, s.value, l.kind, l.joined, l.occurred_at, l.message_id, l.source, l.undone_at
+SELECT w.kind, w.value, s.kind, s.value, l.kind, l.joined, l.vouched, l.occurred_at, l.message_id, l.source, l.undone_at
 FROM (
     SELECT l.* FROM identities i JOIN links l ON l.weaker = i.id WHERE i.customer_id = $1
     UNION
@@ -139,9 +141,8 @@ async def find_customer_id(connection: Connection, ids: list[bytes]) -> bytes:
 
 def _entry_from_row(row: Any) -> TimelineEntry:
     *columns, carried = row
-    pairs = _decode_pairs(carried)
-    identities = [Identity(kind, value) for kind, value in pairs if kind != "previous_id"]
-    return TimelineEntry(*columns, identities)  # type: ignore[call-arg]  # one value for each field
+    identities, _ = decode_carried(carried)
+    return TimelineEntry(*columns, list(identities))  # type: ignore[call-arg]  # one value for each field
 
 
 _LATEST: TimelinePlace = (LATEST_INSTANT, "", "")

@@ -15,10 +15,10 @@ import msgspec
 from app.config import Settings
 from app.postgres.pool import Connection, Pool
 from app.postgres.revisions import READ_REVISION
-from app.registry.key_store import hash_key
+from app.registry.key_store import KeyTrust, hash_key
 from app.registry.source_store import read_sources
 from app.registry.webhook_secrets import SecretBox, WebhookSource, read_secrets
-from app.touchpoint import SourceView
+from app.touchpoint import SourceView, Trust
 
 _NEVER_READ: Final = -1
 _UNKNOWN_KEY_SECONDS: Final = 0.05
@@ -29,7 +29,7 @@ class WriteKeyGrant(msgspec.Struct, frozen=True):
 
     ``origins`` are the origins of pages that may use the key; if empty, all may. ``wildcards`` are the origins with a
     star, such as ``https://*.example.com``, split at the star. ``trusts_identify`` allows a page to read the profile of
-    the user id that it sends.
+    the user id that it sends. ``source`` contains the trust of the key.
     """
 
     source: SourceView
@@ -38,7 +38,9 @@ class WriteKeyGrant(msgspec.Struct, frozen=True):
     trusts_identify: bool = False
 
     def allows_origin(self, origin: str) -> bool:
-        """Return True if pages of this origin may use the key."""
+        """Return True if pages of this origin may use the key. Pages must not use server keys at all."""
+        if self.source.trust == "server":
+            return False
         if not self.origins:
             return True
         return origin in self.origins or any(
@@ -62,7 +64,9 @@ class AccessSnapshot(msgspec.Struct, frozen=True):
     webhook_sources: Mapping[str, WebhookSource] = {}
 
 
-_LIST_KEYS = "SELECT hash, kind, source, name, origins, trusts_identify FROM keys WHERE revoked_at IS NULL"
+_LIST_KEYS = """
+SELECT hash, kind, source, name, origins, trusts_identify, trust, joins_users FROM keys WHERE revoked_at IS NULL
+"""
 
 _LIST_SIGNING_KEYS = "SELECT secret FROM signing_keys ORDER BY id"
 
@@ -108,6 +112,11 @@ class AccessCache:
         used, self.used_keys = self.used_keys, set()
         return used
 
+    def has_server_key(self, key: str) -> bool:
+        """Return True if the text is a server key."""
+        grant = self.current.write_keys.get(hash_key(key))
+        return grant is not None and grant.source.trust == "server"
+
     def has_write_key(self, key: str) -> bool:
         """Return True if the text is a valid write key. An error can then explain that a secret key is needed."""
         return hash_key(key) in self.current.write_keys
@@ -150,16 +159,26 @@ async def _read_snapshot(connection: Connection, secret_box: SecretBox) -> Acces
     for source in await read_sources(connection):
         view = SourceView(source.key, source.default_channel, dict(source.identity_properties), source.bots)
         sources[source.key] = view
-        webhook_sources[source.key] = WebhookSource(view, source.kind, source.options, secrets.get(source.key, ()))
+        verified_view = msgspec.structs.replace(view, trust="server")  # only verified deliveries use it
+        webhook_sources[source.key] = WebhookSource(
+            verified_view, source.kind, source.options, secrets.get(source.key, ())
+        )
     write_keys: dict[bytes, WriteKeyGrant] = {}
     secret_keys: dict[bytes, str] = {}
-    for digest, kind, source_key, name, origins, trusts_identify in await connection.fetch(_LIST_KEYS):
+    for digest, kind, source_key, name, origins, trusts_identify, *trust in await connection.fetch(_LIST_KEYS):
         if kind == "secret":
             secret_keys[digest] = name
         elif source_key in sources:
-            write_keys[digest] = _build_grant(sources[source_key], origins, trusts_identify)
+            trusted_view = msgspec.structs.replace(sources[source_key], trust=_trust_of_key(*trust))
+            write_keys[digest] = _build_grant(trusted_view, origins, trusts_identify)
     signing_keys = tuple(row["secret"] for row in await connection.fetch(_LIST_SIGNING_KEYS))
     return AccessSnapshot(revision, sources, write_keys, secret_keys, signing_keys, webhook_sources)
+
+
+def _trust_of_key(trust: KeyTrust, joins_users: bool) -> Trust:
+    if trust == "server":
+        return "server"
+    return "alias" if joins_users else "public"
 
 
 def _build_grant(source: SourceView, origins: Sequence[str], trusts_identify: bool) -> WriteKeyGrant:

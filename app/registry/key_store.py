@@ -17,6 +17,8 @@ from app.postgres.pool import Connection, Pool, transact
 from app.postgres.revisions import bump_revision
 
 KeyKind = Literal["write", "secret"]
+KeyTrust = Literal["public", "server"]
+"""A public write key may be in a page, where every visitor can read it; a server key must stay secret."""
 
 KEY_PREFIX: Final[dict[KeyKind, str]] = {"write": "wk_", "secret": "sk_"}
 
@@ -27,7 +29,20 @@ _KEY_CHARS: Final = 32
 _SIGNING_BYTES: Final = 32
 _HINT_CHARS: Final = 7
 _WRITE_KEYS_NEED_A_SOURCE: Final = "A write key needs a source; a secret key must not have one."
-_ONLY_WRITE_KEYS: Final = "Only write keys can have origins and trusts_identify; secret keys must not be used in pages."
+_ONLY_WRITE_KEYS: Final = "Only write keys can have origins, trusts_identify, trust and joins_users."
+_SERVER_KEYS_ARE_NOT_FOR_PAGES: Final = "A server key must not be used in pages, so it cannot have origins."
+
+
+class WriteKeyOptions(msgspec.Struct, frozen=True):
+    """Permissions of a write key. With ``joins_users``, an alias of a public key may join two user ids."""
+
+    origins: Sequence[str] = ()
+    trusts_identify: bool = False
+    trust: KeyTrust = "public"
+    joins_users: bool = False
+
+
+NO_OPTIONS: Final = WriteKeyOptions()
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -43,28 +58,32 @@ class Key(msgspec.Struct, frozen=True):
     origins: Sequence[str] = ()
     trusts_identify: bool = False
     last_used_at: int | None = None
+    trust: KeyTrust = "public"
+    joins_users: bool = False
     key: str | None = None
 
 
-_COLUMNS = "hash, kind, source, name, hint, created_at, revoked_at, origins, trusts_identify, last_used_at"
+_COLUMNS = "hash, kind, source, name, hint, created_at, revoked_at, origins, trusts_identify, last_used_at, trust, joins_users"
 
 _LIST = f"SELECT {_COLUMNS} FROM keys ORDER BY created_at, kind DESC, hash"
 
 _ANY = "SELECT EXISTS (SELECT FROM keys)"
 
-_KIND = "SELECT kind FROM keys WHERE hash = $1"
+_KIND = "SELECT kind, origins, trust FROM keys WHERE hash = $1"
 
 _SOURCE_EXISTS = "SELECT EXISTS (SELECT FROM sources WHERE key = $1)"
 
 _INSERT = f"""
-INSERT INTO keys (hash, kind, source, name, hint, origins, trusts_identify) VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO keys (hash, kind, source, name, hint, origins, trusts_identify, trust, joins_users)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 RETURNING {_COLUMNS}
 """
 
 _CHANGE = f"""
 -- Null arguments leave a column unchanged.
 UPDATE keys SET name = coalesce($2, name), origins = coalesce($3, origins),
-    trusts_identify = coalesce($4, trusts_identify)
+    trusts_identify = coalesce($4, trusts_identify), trust = coalesce($5, trust),
+    joins_users = coalesce($6, joins_users)
 WHERE hash = $1
 RETURNING {_COLUMNS}
 """
@@ -115,8 +134,7 @@ class KeyStore:
         kind: KeyKind,
         source: str | None,
         name: str,
-        origins: Sequence[str] = (),
-        trusts_identify: bool = False,
+        options: WriteKeyOptions = NO_OPTIONS,
     ) -> Key:
         """Create a key; only this result contains the whole key. A write key belongs to a source.
 
@@ -131,15 +149,16 @@ class KeyStore:
             case "secret":
                 if source is not None:
                     raise BadRequest(_WRITE_KEYS_NEED_A_SOURCE)
-                if origins or trusts_identify:
+                if options != NO_OPTIONS:
                     raise BadRequest(_ONLY_WRITE_KEYS)
             case _:
                 assert_never(kind)
+        _check_origins(options.trust, options.origins)
 
         async def create(connection: Connection) -> Key:
             if source is not None and not await connection.fetchval(_SOURCE_EXISTS, source):
                 raise NotFound(f"The source {source} does not exist.")
-            key = await insert_key(connection, kind, source, name, origins, trusts_identify)
+            key = await insert_key(connection, kind, source, name, options)
             await bump_revision(connection, "access")
             return key
 
@@ -154,18 +173,21 @@ class KeyStore:
         name: str | None = None,
         origins: Sequence[str] | None = None,
         trusts_identify: bool | None = None,
+        trust: KeyTrust | None = None,
+        joins_users: bool | None = None,
     ) -> Key:
         """Change the fields that are not None; raise NotFound, or BadRequest for options of a secret key."""
         digest = _parse_key_id(id)
 
         async def change(connection: Connection) -> Key:
-            kind = await connection.fetchval(_KIND, digest)
-            if kind is None:
+            stored = await connection.fetchrow(_KIND, digest)
+            if stored is None:
                 raise NotFound("The key does not exist.")
-            if kind == "secret" and (origins or trusts_identify):
+            if stored["kind"] == "secret" and (origins or trusts_identify or trust == "server" or joins_users):
                 raise BadRequest(_ONLY_WRITE_KEYS)
             new_origins = None if origins is None else [*origins]
-            row = await connection.fetchrow(_CHANGE, digest, name, new_origins, trusts_identify)
+            _check_origins(trust or stored["trust"], stored["origins"] if new_origins is None else new_origins)
+            row = await connection.fetchrow(_CHANGE, digest, name, new_origins, trusts_identify, trust, joins_users)
             await bump_revision(connection, "access")
             return _key_from_row(row)
 
@@ -231,14 +253,29 @@ async def insert_key(
     kind: KeyKind,
     source: str | None,
     name: str,
-    origins: Sequence[str] = (),
-    trusts_identify: bool = False,
+    options: WriteKeyOptions = NO_OPTIONS,
 ) -> Key:
     """Insert a new random key, in the caller's transaction."""
     key = KEY_PREFIX[kind] + "".join(secrets.choice(_ALPHABET) for _ in range(_KEY_CHARS))
     hint = key if kind == "write" else key[:_HINT_CHARS]
-    row = await connection.fetchrow(_INSERT, hash_key(key), kind, source, name, hint, [*origins], trusts_identify)
+    row = await connection.fetchrow(
+        _INSERT,
+        hash_key(key),
+        kind,
+        source,
+        name,
+        hint,
+        [*options.origins],
+        options.trusts_identify,
+        options.trust,
+        options.joins_users,
+    )
     return msgspec.structs.replace(_key_from_row(row), key=key)
+
+
+def _check_origins(trust: KeyTrust, origins: Sequence[str]) -> None:
+    if trust == "server" and origins:
+        raise BadRequest(_SERVER_KEYS_ARE_NOT_FOR_PAGES)
 
 
 def hash_key(key: str) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 from app.errors import Conflict, NotFound
 from app.postgres.pool import Connection, Pool, transact
 from app.postgres.revisions import bump_revision
-from app.registry.key_store import Key, insert_key
+from app.registry.key_store import Key, WriteKeyOptions, insert_key
 from app.touchpoint import BotPolicy
 
 
@@ -83,7 +83,7 @@ class SourceStore:
             source = await insert_source(
                 connection, key, name, default_channel, identity_properties or {}, bots, kind, options
             )
-            write_key = await insert_key(connection, "write", key, name, origins)
+            write_key = await insert_key(connection, "write", key, name, WriteKeyOptions(origins))
             await bump_revision(connection, "access")
             return source, write_key
 

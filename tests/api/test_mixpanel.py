@@ -62,6 +62,8 @@ async def test_event_in_the_query_is_stored(service: RunningApp) -> None:
 
 
 async def test_identify_links_a_visitor_to_a_user(service: RunningApp) -> None:
+    [key] = [key for key in (await service.ask("/v1/keys"))["items"] if key["kind"] == "write"]
+    await service.tell("PUT", f"/v1/keys/{key['id']}", {"joins_users": True})
     device = {"distinct_id": "$device:d-1", "$device_id": "d-1", "mp_lib": "web"}
     user = {"$device_id": "d-1", "$user_id": "user-1", "mp_lib": "web"}
     batch = [

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from app.config import Settings
 from app.formats.timestamps import parse, rfc3339
 from app.postgres.pool import FrozenClock
-from app.queries.customers import CustomerQueries
+from app.queries.visitor_customers import VisitorCustomers
 from app.touchpoint import DAY, HOUR
 from tests.support.running_app import NOON, RunningApp, running_app
 from tests.support.web_page import WebPage, did, is_member
@@ -85,7 +85,7 @@ async def test_receipt_reports_success_even_if_the_profile_fails(
         raise ZeroDivisionError
 
     with monkeypatch.context() as failing, capture_logs() as log_events:
-        failing.setattr(CustomerQueries, "customer", broken)
+        failing.setattr(VisitorCustomers, "read", broken)
         receipt = await page.send(did("Product Viewed"))
     assert (receipt["accepted"], receipt["projected"], "me" in receipt) == (1, True, False)
     assert receipt["visitor"]["token"]

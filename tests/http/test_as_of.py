@@ -169,8 +169,10 @@ async def test_past_read_excludes_later_touchpoints_and_links(settings: Settings
             assert [item["message_id"] for item in items] == ["m-3", "m-2", "m-1", "m-0"]
         assert len((await service.ask("/v1/customers/user-1/links"))["items"]) == 1
         assert (await service.ask("/v1/customers/user-1/links", params=past))["items"] == []
-        late = {"as_of": rfc3339(NOON - HOUR)}
+        late = {"as_of": rfc3339(NOON)}
         assert len((await service.ask("/v1/customers/user-1/links", params=late))["items"]) == 1
+        before_receipt = {"as_of": rfc3339(NOON - HOUR)}
+        assert (await service.ask("/v1/customers/user-1/links", params=before_receipt))["items"] == []
 
 
 async def test_cursor_keeps_the_as_of_of_its_first_page(settings: Settings, clock: FrozenClock) -> None:

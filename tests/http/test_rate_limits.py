@@ -23,7 +23,7 @@ from tests.support.web_page import ORIGIN, WebPage, did
 
 @asynccontextmanager
 async def limited(settings: Settings, clock: FrozenClock, **rates: str | None) -> AsyncIterator[RunningApp]:
-    none = {"key_rate": None, "address_rate": None, "visitor_rate": None}
+    none = {f"{name}_rate": None for name in ("key", "server_key", "address", "server_address", "visitor")}
     async with running_app(settings.model_copy(update={**none, **rates}), clock) as service:
         yield service
 
@@ -114,6 +114,47 @@ async def test_visitor_requests_without_origin_count_for_the_address(
             assert refused.headers["retry-after"] == "60"
         for server_body in (batch, {**batch, "visitor": None}):
             assert (await one.post("/v1/b", json=server_body)).status_code == 200, "a batch of a server does not count"
+
+
+async def test_address_of_a_server_has_its_own_limit(settings: Settings, clock: FrozenClock) -> None:
+    """Requests without an Origin are limited too, before their body is read. A server key is exempt, probes too."""
+    async with (
+        limited(settings, clock, server_address_rate="2/minute") as service,
+        from_address(service, "192.0.2.1") as one,
+        from_address(service, "192.0.2.2") as two,
+    ):
+        del one.headers["Origin"], two.headers["Origin"]
+        body = {"batch": [], "writeKey": service.keys.write_key}
+        server_key = (
+            await service.tell("POST", "/v1/keys", {"kind": "write", "source": "default", "trust": "server"}, 201)
+        )["key"]
+        assert [(await one.post("/v1/b", json=body)).status_code for _ in range(3)] == [200, 200, 429]
+
+        async def unread_body() -> AsyncIterator[bytes]:
+            raise AssertionError("the body is read")
+            yield b""
+
+        for path in ("/v1/b", "/v1/webhooks/shop", "/v1/customers/user-1"):
+            refused = await one.post(path, content=unread_body())
+            assert is_problem(refused, 429, "rate_limited")
+        assert is_problem(await one.post("/v1/b", json=body, auth=("wk_unknown", "")), 429, "rate_limited")
+        assert (await one.post("/v1/b", json=body, auth=(server_key, ""))).status_code == 200
+        assert (await one.get("/readyz")).status_code == 200
+        assert (await two.post("/v1/b", json=body)).status_code == 200
+
+
+async def test_server_keys_have_their_own_limit(settings: Settings, clock: FrozenClock) -> None:
+    async with limited(settings, clock, key_rate="1/minute", server_key_rate="2/minute") as service:
+        body = {"kind": "write", "source": "default", "trust": "server"}
+        server_key = (await service.tell("POST", "/v1/keys", body, 201))["key"]
+        for key, expected in ((service.keys.write_key, [200, 429, 429]), (server_key, [200, 200, 429])):
+            answers = [await service.client.post("/v1/b", json={"batch": []}, auth=(key, "")) for _ in range(3)]
+            assert [answer.status_code for answer in answers] == expected
+
+
+def test_every_address_and_key_has_a_default_limit() -> None:
+    settings = Settings()
+    assert all((settings.key_rate, settings.server_key_rate, settings.address_rate, settings.server_address_rate))
 
 
 async def test_request_with_origin_and_visitor_counts_once(settings: Settings, clock: FrozenClock) -> None:
@@ -219,10 +260,10 @@ def test_window_allows_exactly_the_rate(requests: list[tuple[int, int]], amount:
                 begun, count = clock.instant, 0
             model[who] = begun, count + 1
             if count < amount:
-                await rates.count_key(str(who))
+                await rates.count_key(str(who), "public")
                 continue
             with pytest.raises(RateLimited) as refused:
-                await rates.count_key(str(who))
+                await rates.count_key(str(who), "public")
             assert refused.value.retry_after_seconds == (begun + 60 * SECOND - clock.instant) // SECOND
 
     asyncio.run(compare())

@@ -6,19 +6,24 @@ import asyncio
 import itertools
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.touchpoint import DAY, HOUR
+from app.ingest.group_commit import Receipt
+from app.touchpoint import DAY, HOUR, Trust, VouchedVisitor
 from tests.support.pipeline import Pipeline, item, running_pipeline
 from tests.support.reference_model import Definitions, SentMessage, current_values, customers, intervals, of_customer
 
 T0 = 1_700_000_000_000_000
 NOW = T0 + 40 * DAY
 
-CAPS = {"anonymous_id": 3, "email": 2, "phone": 2, "tool": 2}
+CAPS = {"user_id": 2, "anonymous_id": 3, "email": 2, "phone": 2, "tool": 2, "total": 6}
 SMALL_CAPS = {
+    "user_ids_per_customer_max": CAPS["user_id"],
+    "identities_per_customer_max": CAPS["total"],
     "anonymous_ids_per_customer_max": CAPS["anonymous_id"],
     "contact_ids_per_customer_max": CAPS["email"],
     "other_ids_per_customer_max": CAPS["tool"],
@@ -76,7 +81,14 @@ def message_lists(draw: st.DrawFn) -> list[SentMessage]:
             name = draw(st.sampled_from(["bought", "viewed", "other"]))
             total = {"total": draw(st.integers(0, 10))}
             messages.append(SentMessage(t, message_id, "track", draw(ids()), name=name, properties=total))
-    return messages
+    return [draw_trust(draw, message) for message in messages]
+
+
+def draw_trust(draw: st.DrawFn, message: SentMessage) -> SentMessage:
+    """Draw the trust of the sender. The clock of the test is later than every message: see :data:`NOW`."""
+    trust = draw(st.sampled_from(["public", "alias", "server", "server"]))
+    is_vouched = trust != "server" and {"user_id", "anonymous_id"} <= message.ids.keys() and draw(st.booleans())
+    return replace(message, trust=trust, received=NOW, is_vouched_visitor=is_vouched)
 
 
 @st.composite
@@ -92,6 +104,18 @@ def deliveries(draw: st.DrawFn) -> tuple[list[SentMessage], list[list[int]]]:
 
 
 example_numbers = itertools.count()
+
+
+async def send_as_claimed(pipeline: Pipeline, messages: Sequence[SentMessage], prefix: str) -> list[Receipt]:
+    """Send the messages at the same time, in one request for each trust and visitor."""
+    batches: dict[tuple[Trust, VouchedVisitor | None], list[dict[str, Any]]] = {}
+    for message in messages:
+        visitor = None
+        if message.is_vouched_visitor:
+            visitor = VouchedVisitor(prefix + message.ids["user_id"], prefix + message.ids["anonymous_id"])
+        batches.setdefault((cast(Trust, message.trust), visitor), []).append(item(message, prefix))
+    sends = [pipeline.send(items, trust=trust, visitor=visitor) for (trust, visitor), items in batches.items()]
+    return await asyncio.gather(*sends)
 
 
 async def check(pipeline: Pipeline, messages: Sequence[SentMessage], prefix: str) -> None:
@@ -116,12 +140,16 @@ def test_any_delivery_matches_the_reference(database_url: str) -> None:
         prefix = f"e{next(example_numbers)}-"
         async with running_pipeline(database_url, NOW, **SMALL_CAPS) as pipeline:
             stored_indexes: set[int] = set()
-            for batch in batches:
-                receipt = await pipeline.send([item(messages[index], prefix) for index in batch])
+            for number, batch in enumerate(batches):
+                pipeline.clock.instant = NOW + number * HOUR
+                for index in set(batch) - stored_indexes:
+                    messages[index] = replace(messages[index], received=pipeline.clock.instant)
+                receipts = await send_as_claimed(pipeline, [messages[index] for index in batch], prefix)
                 new_indexes = set(batch) - stored_indexes
-                assert (receipt.accepted, receipt.duplicate) == (len(new_indexes), len(batch) - len(new_indexes))
-                assert receipt.rejected == 0
-                assert receipt.projected
+                assert sum(receipt.accepted for receipt in receipts) == len(new_indexes)
+                assert sum(receipt.duplicate for receipt in receipts) == len(batch) - len(new_indexes)
+                assert not any(receipt.rejected for receipt in receipts)
+                assert all(receipt.projected for receipt in receipts)
                 stored_indexes |= new_indexes
             await check(pipeline, messages, prefix)
             stored = await pipeline.rows(prefix)
@@ -155,7 +183,7 @@ def test_concurrent_workers_match_the_reference(database_url: str) -> None:
 
             async def send_batches(worker: Pipeline, own_batches: list[list[int]]) -> None:
                 for batch in own_batches:
-                    await worker.send([item(messages[index], prefix) for index in batch])
+                    await send_as_claimed(worker, [messages[index] for index in batch], prefix)
 
             await asyncio.gather(send_batches(pipeline, batches[::2]), send_batches(second, batches[1::2]))
             await check(pipeline, messages, prefix)
@@ -178,7 +206,8 @@ def test_concurrent_workers_match_the_reference(database_url: str) -> None:
 
 def random_delivery(rng: random.Random) -> tuple[list[SentMessage], list[list[int]]]:
     """Return 60 messages in small batches, some of them sent twice. Hypothesis cannot draw such a large example."""
-    messages = [_random_message(rng, number) for number in range(60)]
+    trusts = ["public", "alias", "server", "server"]
+    messages = [replace(_random_message(rng, number), trust=rng.choice(trusts), received=NOW) for number in range(60)]
     order = rng.sample(range(60), 60) + rng.sample(range(60), 12)
     cuts = sorted(rng.sample(range(1, len(order)), 24))
     return messages, [order[a:b] for a, b in itertools.pairwise([0, *cuts, len(order)])]

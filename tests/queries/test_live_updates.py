@@ -93,7 +93,7 @@ async def test_unreachable_database_closes_no_stream(service: RunningApp, monkey
             raise UNREACHABLE[0]
 
         with monkeypatch.context() as patched:
-            patched.setattr(live_updates_of(service)._customers, "customers", fail)
+            patched.setattr(live_updates_of(service)._visitor_customers, "read", fail)
             await page.send(did("Bought"))
             await asyncio.sleep(0.5)
         assert not stream.is_closed

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
+
 from app.background.worker import Worker
 from app.config import Settings
 from app.formats import segment
@@ -23,6 +25,7 @@ from app.registry.bootstrap import bootstrap
 from app.registry.definition_rows import DefinitionVersion
 from app.registry.registry import Registry
 from app.rules.language.definitions import JourneyIn, SegmentIn, parse_journey, parse_segment
+from app.touchpoint import Trust, VouchedVisitor
 from tests.support.reference_model import Definitions, Interval, SentMessage
 
 
@@ -39,9 +42,15 @@ class Pipeline:
         # The worker pauses under load, which it reads from the metrics. With separate metrics it never pauses.
         self.worker = Worker(pool, self.registry, settings, clock, Metrics())
 
-    async def send(self, items: Sequence[dict[str, Any]], source: str = "default") -> Receipt:
+    async def send(
+        self,
+        items: Sequence[dict[str, Any]],
+        source: str = "default",
+        trust: Trust = "server",
+        visitor: VouchedVisitor | None = None,
+    ) -> Receipt:
         body = json.dumps({"batch": list(items)}).encode()
-        view = self.registry.access.current.sources[source]
+        view = msgspec.structs.replace(self.registry.access.current.sources[source], trust=trust, visitor=visitor)
         envelope = segment.read(body, "batch", self.settings.limits)
         return await self.ingest.submit(
             Submission(source=view, envelope=envelope, received_at=self.clock.now(), size_bytes=len(body))

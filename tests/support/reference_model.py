@@ -30,6 +30,11 @@ class SentMessage:
     traits: Mapping[str, Any] | None = None
     channel: str = "server"
     source: str = "default"
+    trust: str = "server"
+    received: int = 0
+    """Time of receipt; it matters only for claims of a public key."""
+    is_vouched_visitor: bool = False
+    """True if the sender has proven the anonymous id, and the site's server vouches for the user id."""
 
     @property
     def identities(self) -> list[str]:
@@ -40,6 +45,27 @@ class SentMessage:
     def order(self) -> tuple[int, str, str]:
         return (self.t, self.message_id, self.source)
 
+    def vouches_for(self, weaker: str) -> bool:
+        """Return whether a server vouches for the link between ``weaker`` and the strongest identity."""
+        is_visitor = self.is_vouched_visitor and "user_id" in self.ids
+        return self.trust == "server" or (is_visitor and weaker == f"anonymous_id:{self.ids.get('anonymous_id')}")
+
+    @property
+    def claimed_at(self) -> tuple[int, str, str]:
+        """Order of the links of the message."""
+        t = self.t if self.trust == "server" else max(self.t, self.received)
+        return (t, self.message_id, self.source)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A link between two identities, as one message claims it."""
+
+    message: SentMessage
+    weaker: str
+    stronger: str
+    is_alias: bool = False
+
 
 def customers(messages: Sequence[SentMessage], caps: Mapping[str, int]) -> set[frozenset[str]]:
     """Return all identities, grouped into customers."""
@@ -48,33 +74,47 @@ def customers(messages: Sequence[SentMessage], caps: Mapping[str, int]) -> set[f
     claims = []
     for message in messages:
         strongest, *weaker = message.identities
-        claims += [(message.order, name, strongest) for name in weaker]
+        claims += [Claim(message, name, strongest) for name in weaker]
         if message.previous is not None and message.previous != message.ids.get("user_id"):
             user, anonymous = f"user_id:{message.previous}", f"anonymous_id:{message.previous}"
             if anonymous in carried:
-                claims.append((message.order, anonymous, strongest))
-            if user in carried or anonymous not in carried:
-                if not any(user in group for group in groups):
-                    groups.append({user})
-                _merge(groups, user, strongest)
-    for _, weaker_name, stronger in sorted(claims, key=_place):
-        one_group = next(group for group in groups if weaker_name in group)
-        other = next(group for group in groups if stronger in group)
-        if one_group is not other and _may_be_one(one_group, other, caps):
-            _merge(groups, weaker_name, stronger)
-    return {frozenset(group) for group in groups}
+                claims.append(Claim(message, anonymous, strongest))
+            if message.trust != "public" and (user in carried or anonymous not in carried):
+                claims.append(Claim(message, user, strongest, is_alias=True))
+    first_claims: dict[tuple[str, str], Claim] = {}
+    for claim in sorted(claims, key=_place):
+        first_claims.setdefault((claim.weaker, claim.stronger), claim)
+    for claim in first_claims.values():
+        for name in (claim.weaker, claim.stronger):
+            if not any(name in group for group in groups):
+                groups.append({name})
+        one_group = next(group for group in groups if claim.weaker in group)
+        other = next(group for group in groups if claim.stronger in group)
+        if one_group is not other and _may_be_one(one_group, other, claim, caps):
+            _merge(groups, claim.weaker, claim.stronger)
+    # A user id that only an alias mentions, and that is in no group because of a limit, does not count.
+    return {frozenset(group) for group in groups if not group.isdisjoint(carried)}
 
 
-def _place(claim: tuple[tuple[int, str, str], str, str]) -> tuple[tuple[int, str, str], int, str]:
-    """Return the sort key of a claim. Within a message, claims of stronger identities come first."""
-    return (claim[0], STRONGEST_FIRST.index(claim[1].partition(":")[0]), claim[1])
+def _place(claim: Claim) -> tuple[bool, bool, tuple[int, str, str], int, str]:
+    """Return the sort key of a claim: vouched ones first, then aliases, then by message.
+
+    Within a message, claims of stronger identities come first.
+    """
+    rank = STRONGEST_FIRST.index(claim.weaker.partition(":")[0])
+    is_vouched = claim.message.vouches_for(claim.weaker)
+    return (not is_vouched, not claim.is_alias, claim.message.claimed_at, rank, claim.weaker)
 
 
-def _may_be_one(a: set[str], b: set[str], caps: Mapping[str, int]) -> bool:
-    if all(any(name.startswith("user_id:") for name in group) for group in (a, b)):
+def _may_be_one(a: set[str], b: set[str], claim: Claim, caps: Mapping[str, int]) -> bool:
+    if not claim.is_alias and all(any(name.startswith("user_id:") for name in group) for group in (a, b)):
         return False
     together = a | b
-    return all(sum(name.startswith(kind + ":") for name in together) <= cap for kind, cap in caps.items())
+    if len(together) > caps.get("total", len(together)):
+        return False
+    return all(
+        sum(name.startswith(kind + ":") for name in together) <= cap for kind, cap in caps.items() if kind != "total"
+    )
 
 
 def _merge(groups: list[set[str]], a: str, b: str) -> None:

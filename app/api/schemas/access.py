@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic.json_schema import SkipJsonSchema
 
 from app.http.schema_types import EXAMPLE_INSTANT, KEY_PATTERN, Instant, OptionalInstant, describe_schema
+from app.registry.key_store import KeyTrust
 from app.touchpoint import BotPolicy
 
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://((?:\*\.)?[a-z0-9._-]+|\[[0-9a-f:]+\])(?::([0-9]{1,5}))?")
@@ -68,7 +69,21 @@ _TrustsIdentify = Annotated[
         "site's server. If true, any visitor can claim any user id.",
     ),
 ]
-
+_Trust = Annotated[
+    KeyTrust,
+    Field(
+        description="`public`: the key may be in a page, and its claims about identities cannot harm "
+        "other customers. `server`: only the site's own servers have the key, and what they send about "
+        "identities takes precedence."
+    ),
+]
+_JoinsUsers = Annotated[
+    bool,
+    Field(
+        strict=True,
+        description="Whether an alias that a public key sends may join two user ids. A server key always may.",
+    ),
+]
 
 _Options = Annotated[
     dict[
@@ -137,6 +152,8 @@ class KeyIn(BaseModel):
     name: _Name = ""
     origins: Origins = []
     trusts_identify: _TrustsIdentify = False
+    trust: _Trust = "public"
+    joins_users: _JoinsUsers = False
 
 
 class KeyChangeIn(BaseModel):
@@ -151,6 +168,8 @@ class KeyChangeIn(BaseModel):
     name: _Name = ""
     origins: Origins = []
     trusts_identify: _TrustsIdentify = False
+    trust: _Trust = "public"
+    joins_users: _JoinsUsers = False
 
 
 class SourceOut(BaseModel):
@@ -195,6 +214,8 @@ class KeyOut(BaseModel):
             "origins": [],
             "trusts_identify": False,
             "last_used_at": EXAMPLE_INSTANT,
+            "trust": "public",
+            "joins_users": False,
         },
     )
 
@@ -210,6 +231,8 @@ class KeyOut(BaseModel):
     last_used_at: OptionalInstant = Field(
         description="When a request last used the key, exact to about a minute; null if never."
     )
+    trust: _Trust
+    joins_users: _JoinsUsers
     key: str | SkipJsonSchema[None] = Field(None, description="Present only in the response that creates the key.")
 
 

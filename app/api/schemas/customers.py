@@ -352,6 +352,7 @@ class LinkOut(BaseModel):
             "stronger": {"kind": "user_id", "value": "user-1"},
             "kind": "link",
             "joined": True,
+            "vouched": True,
             "occurred_at": EXAMPLE_INSTANT,
             "message_id": "m-1",
             "source": "default",
@@ -363,7 +364,12 @@ class LinkOut(BaseModel):
     stronger: IdentityOut
     kind: Literal["link", "alias"]
     joined: bool = Field(description="false means that the link is a conflict and has no effect.")
-    occurred_at: Instant
+    vouched: bool = Field(
+        description="true means that one of the site's servers sent the link; false means that only pages claim it."
+    )
+    occurred_at: Instant = Field(
+        description="Instant from which the link counts. A page's claim counts from its receipt at the earliest."
+    )
     message_id: str
     source: str
     undone_at: OptionalInstant

@@ -68,8 +68,8 @@ class MeOut(BaseModel):
     traits: dict[str, Any]
     valid_until: OptionalInstant = Field(description="When the profile changes if no message arrives.")
     withheld: bool = Field(
-        description="true means that the profile is empty, because a message linked the visitor to another "
-        "identity and the site's server has not vouched for it."
+        description="true means that pages claim other identities for the visitor. The profile leaves out their "
+        "messages, because no server has vouched for them."
     )
     etag: str
     as_of: Instant
