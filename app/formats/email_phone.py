@@ -30,6 +30,7 @@ REASONS: Final = {
     "local_only": "the area code is missing",
     "extension": "it has an extension, so it is the number of a switchboard",
     "wrong_length": "no number of that country has this length",
+    "placeholder": "it is a placeholder that a template or an export left unfilled",
 }
 """Reason code -> explanation for warnings and rejections."""
 

@@ -8,11 +8,15 @@ unrelated customers.
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 
 from app.config import Settings
 from app.formats import email_phone
 from app.touchpoint import Identity
+
+_INVISIBLE = frozenset({"Cf", "Cc"})
+_BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 
 _KIND_AND_VALUE = re.compile(r"([a-z0-9][a-z0-9_]{0,49}):(.*)", re.DOTALL)
 
@@ -20,8 +24,11 @@ _KIND_AND_VALUE = re.compile(r"([a-z0-9][a-z0-9_]{0,49}):(.*)", re.DOTALL)
 class IdentityRules:
     """Canonicalisation of identities with the settings that it depends on, prepared once for many values."""
 
-    def __init__(self, junk_ids: tuple[str, ...], phone_country: str | None, id_chars_max: int) -> None:
+    def __init__(
+        self, junk_ids: tuple[str, ...], junk_patterns: tuple[str, ...], phone_country: str | None, id_chars_max: int
+    ) -> None:
         self._junk = frozenset(junk.strip().lower() for junk in junk_ids)
+        self._junk_pattern = re.compile("|".join(f"(?:{pattern})" for pattern in junk_patterns) or r"(?!)")
         self._phone_country = phone_country
         self._id_chars_max = id_chars_max
 
@@ -30,9 +37,13 @@ class IdentityRules:
         return len(value) > self._id_chars_max or "\0" in value
 
     def is_junk(self, value: str) -> bool:
-        """Return whether the value is one of the configured junk ids, or has only zeros and hyphens."""
-        value = value.strip()
-        return not value.strip("0-") or value.lower() in self._junk
+        """Return whether the value is a configured junk id, or has only zeros, hyphens and invisible characters."""
+        value = _strip_invisible(value).lower()
+        return not value.strip("0-") or value in self._junk or self._junk_pattern.fullmatch(value) is not None
+
+    def is_placeholder(self, value: str) -> bool:
+        """Return whether the value is what a template or an export leaves if it has no id."""
+        return self._junk_pattern.fullmatch(_strip_invisible(value).lower()) is not None
 
     def canonical(self, kind: str, value: str) -> str | None:
         """Return the canonical form of the value; None if it is junk or invalid for its kind."""
@@ -48,8 +59,11 @@ class IdentityRules:
     def explain_invalid(self, kind: str, value: str) -> str | None:
         """Return the key of :data:`app.formats.email_phone.REASONS` for a value that has no canonical form.
 
-        Return None for a kind that accepts every value, and for junk, which counts as absent and causes no warning.
+        Return None for a kind that accepts every value, and for junk, which counts as absent and causes no warning. An
+        unfilled placeholder of a template is junk with a warning, because the sender can fix the template.
         """
+        if not self.is_invalid(value) and self.is_placeholder(value):
+            return "placeholder"
         if kind not in ("email", "phone") or not value.strip() or self.is_junk(value):
             return None
         if self.is_invalid(value):
@@ -62,7 +76,9 @@ class IdentityRules:
 
 def identity_rules(settings: Settings) -> IdentityRules:
     """Return the rules for these settings, from a cache."""
-    return _identity_rules(settings.junk_ids, settings.phone_country, settings.limits.id_chars_max)
+    return _identity_rules(
+        settings.junk_ids, settings.junk_patterns, settings.phone_country, settings.limits.id_chars_max
+    )
 
 
 def canonical(kind: str, value: str, settings: Settings) -> str | None:
@@ -88,5 +104,19 @@ def _is_unicode(text: str) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _identity_rules(junk_ids: tuple[str, ...], phone_country: str | None, id_chars_max: int) -> IdentityRules:
-    return IdentityRules(junk_ids, phone_country, id_chars_max)
+def _identity_rules(
+    junk_ids: tuple[str, ...], junk_patterns: tuple[str, ...], phone_country: str | None, id_chars_max: int
+) -> IdentityRules:
+    return IdentityRules(junk_ids, junk_patterns, phone_country, id_chars_max)
+
+
+def _strip_invisible(value: str) -> str:
+    """Return the value without surrounding whitespace, and without characters that no font shows.
+
+    These are format and control characters, such as a zero-width space, and letters that Unicode defines as blank.
+    """
+    if not (value.isascii() and value.isprintable()):
+        value = "".join(
+            char for char in value if unicodedata.category(char) not in _INVISIBLE and char not in _BLANK_LETTERS
+        )
+    return value.strip()

@@ -259,3 +259,12 @@ async def test_internal_error_reveals_no_details(service: Any, monkeypatch: pyte
     assert is_problem(response, 500, "internal_error")
     assert "internals" not in response.text
     assert response.headers["access-control-allow-origin"] == ORIGIN
+
+
+async def test_receipt_reports_an_unfilled_template(service: Any) -> None:
+    message = {"type": "track", "event": "Looked", "userId": "{{user.id}}", "messageId": "m-1"}
+    receipt = await service.send({**message, "anonymousId": "a-1"})
+    assert [(warning["code"], warning["messageId"]) for warning in receipt["warnings"]] == [("id_unusable", "m-1")]
+    rejected = await service.send({**message, "messageId": "m-2"}, expected=0)
+    assert rejected["rejections"][0]["code"] == "missing_identity"
+    assert "placeholder" in rejected["rejections"][0]["message"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from app.config import JUNK_IDS, Settings
 from app.formats import email_phone
@@ -164,3 +165,76 @@ def test_canonical_is_idempotent_and_never_raises(value: str, kind: str) -> None
     if once is not None:
         assert canonical(kind, once, SETTINGS) == once
         assert 1 <= len(once) <= 255
+
+
+@pytest.mark.parametrize(
+    "placeholder",
+    [
+        "{{user.id}}",
+        "{{ user.id | default: '' }}",
+        "{% user_id %}",
+        "<%= user.id %>",
+        "${userId}",
+        "#{user_id}",
+        "[[user_id]]",
+        "*|UNIQID|*",
+        "%USER_ID%",
+        "%%user_id%%",
+        "YOUR_USER_ID",
+        "your-user-id",
+        "yourUserId",
+        "INSERT_USER_ID_HERE",
+        "(null)",
+        "<null>",
+        "<nil>",
+        "(not set)",
+        "{user_id}",
+        "<user_id>",
+        "\\N",
+        "\u200b{{user.id}}\ufeff",
+    ],
+)
+def test_unfilled_placeholder_is_ignored_and_reported(placeholder: str) -> None:
+    for kind in ("user_id", "anonymous_id", "email", "phone", "tool"):
+        assert canonical(kind, placeholder, Settings()) is None
+        assert identity_rules(Settings()).explain_invalid(kind, placeholder) == "placeholder"
+
+
+@pytest.mark.parametrize(
+    "blank",
+    ["\u200b", "\u200b\u200c\u200d\u2060\ufeff", "\u00a0", "\u3164", "\u2800", "\u00ad0", "\u200bnull", "n.a.", "N.A"],
+)
+def test_invisible_and_blank_ids_are_junk(blank: str) -> None:
+    for kind in ("user_id", "anonymous_id", "tool"):
+        assert canonical(kind, blank, Settings()) is None
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "user-1",
+        "100%",
+        "50%-off-buyer",
+        "a{b}c",
+        "{1b4e28ba-2fa1-11d2-883f-0016d3cca427}",
+        "$device:7",
+        "yourself",
+        "my-user",
+        "nullable",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "\\nobody",
+        "(7)",
+        "your_user_id_42",
+    ],
+)
+def test_ids_that_resemble_placeholders_are_identities(id: str) -> None:
+    assert canonical("user_id", id, Settings()) == id
+
+
+def test_junk_patterns_are_configurable() -> None:
+    settings = Settings(junk_patterns=("test-[0-9]+",))
+    assert canonical("user_id", "TEST-12", settings) is None
+    assert canonical("user_id", "{{user.id}}", settings) == "{{user.id}}"
+    assert canonical("user_id", "anything", Settings(junk_patterns=())) == "anything"
+    with pytest.raises(ValidationError, match="regular expression"):
+        Settings(junk_patterns=("(",))
