@@ -81,7 +81,6 @@ ORDER BY l.occurred_at, l.message_id COLLATE "C", l.source COLLATE "C", l.weaker
 LIMIT $8
 """
 
-_decode_pairs = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
 LATEST_INSTANT: Final = 253_402_300_799_999_999
 """The last microsecond of the year 9999."""

@@ -63,7 +63,9 @@ class Key(msgspec.Struct, frozen=True):
     key: str | None = None
 
 
-_COLUMNS = "hash, kind, source, name, hint, created_at, revoked_at, origins, trusts_identify, last_used_at, trust, joins_users"
+_COLUMNS = (
+    "hash, kind, source, name, hint, created_at, revoked_at, origins, trusts_identify, last_used_at, trust, joins_users"
+)
 
 _LIST = f"SELECT {_COLUMNS} FROM keys ORDER BY created_at, kind DESC, hash"
 

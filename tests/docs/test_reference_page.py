@@ -16,7 +16,7 @@ from app.cli.commands import cli
 from app.config import JUNK_IDS, Limits, Settings
 from app.errors import NotFound, Overloaded, RejectionCode, SegueError
 from app.formats.email_phone import REASONS
-from app.formats.segment_message import UNUSABLE
+from app.formats.segment_message import ID_UNUSABLE, UNUSABLE
 from app.http.problems import add_problem_handlers
 from app.main import create_app
 from app.observability.metrics import Metrics, Step
@@ -59,7 +59,11 @@ def test_settings_are_those_of_the_code() -> None:
     listed = {row[0].strip("`"): row[1:] for row in rows(SETTINGS) if row[0].strip("`") in fields}
     assert list(listed) == list(fields)
     for name, field in fields.items():
-        default = "a [list](identities.md#junk)" if name == "SEGUE_JUNK_IDS" else environment_value(field.default)
+        default = (
+            "a [list](identities.md#junk)"
+            if name in ("SEGUE_JUNK_IDS", "SEGUE_JUNK_PATTERNS")
+            else environment_value(field.default)
+        )
         assert listed[name] == [default, field.description], name
 
 
@@ -100,7 +104,7 @@ def test_warning_codes_and_conflicting_twin_are_listed() -> None:
     assert f"`{CONFLICTING_TWIN}`" in read(ERRORS)
     warnings = set(re.findall(r"_warn\([\w,\s]+,\s*\"(\w+)\"", source_of("formats")))
     assert warnings
-    warnings |= {*UNUSABLE.values(), BROKEN_PLAN}
+    warnings |= {*UNUSABLE.values(), ID_UNUSABLE, BROKEN_PLAN}
     listed = {row[0].strip("`"): row[1:] for row in rows(ERRORS) if len(row) == 3 and row[0].startswith("`")}
     assert set(listed) == warnings
     assert all(all(cells) for cells in listed.values()), "a warning without meaning or advice"
