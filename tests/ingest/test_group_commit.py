@@ -84,7 +84,7 @@ async def test_hot_statements_use_indexes(database_url: str) -> None:
             for query, arguments in (
                 (customer_locks._LOCK_OF_IDENTITIES, (ids, [])),
                 (resolver._MEMBERS, (ids, ids, ids, ids)),
-                (resolver._NEIGHBOURS, (ids,)),
+                (resolver._NEIGHBOURS, (ids, 1_000)),
                 (stored_intervals._STORED_INTERVALS, (ids,)),
             ):
                 plan = await connection.fetchval("EXPLAIN (FORMAT JSON) " + query, *arguments)
