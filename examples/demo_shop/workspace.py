@@ -24,7 +24,8 @@ class Workspace:
     url: str
     secret_key: str = field(repr=False)
     page_key: str
-    help_desk_key: str
+    server_key: str = field(repr=False)
+    help_desk_key: str = field(repr=False)
 
 
 def prepare_workspace(url: str, secret_key: str, shop_origin: str) -> Workspace:
@@ -40,7 +41,8 @@ def prepare_workspace(url: str, secret_key: str, shop_origin: str) -> Workspace:
             url=url,
             secret_key=secret_key,
             page_key=_write_key(api, PAGE, origins=[shop_origin]),
-            help_desk_key=_write_key(api, HELP_DESK),
+            server_key=_write_key(api, PAGE, trust="server"),
+            help_desk_key=_write_key(api, HELP_DESK, trust="server"),
         )
 
 

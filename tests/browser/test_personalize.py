@@ -184,11 +184,12 @@ def test_personalization_requires_consent(shop: Shop, visit: MakeVisit) -> None:
     assert not any("me" in (body.get("visitor") or {}) for body in bodies)
 
 
-def test_personalization_is_withheld_after_identify(shop: Shop, visit: MakeVisit) -> None:
+def test_identify_withholds_the_history_of_the_claimed_user(shop: Shop, visit: MakeVisit) -> None:
+    """Without a token, the page still sees what the visitor did before, and nothing that follows."""
     page = open_page(shop, visit())
-    page.evaluate("() => { segue.track('Became Vip'); segue.flush() }")
-    page.wait_for_selector("#vip", state="visible")
     page.evaluate("() => { segue.identify('user-known', { email: 'known@example.com' }); segue.flush() }")
+    page.wait_for_function("() => segue.personalization().withheld")
+    page.evaluate("() => { segue.track('Became Vip'); segue.flush() }")
     page.wait_for_function("() => segue.personalization().withheld")
     assert not is_in_segment(page, VIP)
     page.wait_for_selector("#vip", state="hidden")

@@ -89,7 +89,7 @@ async def test_hot_statements_use_indexes(database_url: str) -> None:
             ):
                 plan = await connection.fetchval("EXPLAIN (FORMAT JSON) " + query, *arguments)
                 assert "Seq Scan" not in json.dumps(plan), query
-            nothing: list[object] = [NOW, *[[]] * 26]
+            nothing: list[object] = [NOW, *[[]] * 27]
             plan = await connection.fetchval("EXPLAIN (FORMAT JSON) " + writes._WRITE_CUSTOMERS, *nothing)
             # A skip scan over a different index took ten times as long.
             assert "transitions_one_interval" in json.dumps(plan)
