@@ -113,7 +113,7 @@ class Shop:
         return response
 
     async def _link_email(self, person: Person) -> None:
-        """Vouch for the address of the person. What the page says about it would not affect what the page may read."""
+        """Vouch for the address of the person, because the claim of a page does not affect what the page may read."""
         message = {"userId": person.user_id, "traits": {"first_name": person.first_name, "email": person.email}}
         response = await self._api.post("/v1/identify", json=message, auth=(self.workspace.server_key, ""))
         response.raise_for_status()

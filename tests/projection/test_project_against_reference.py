@@ -151,6 +151,7 @@ def test_any_delivery_matches_the_reference(database_url: str) -> None:
                 assert not any(receipt.rejected for receipt in receipts)
                 assert all(receipt.projected for receipt in receipts)
                 stored_indexes |= new_indexes
+            await pipeline.sweep_all()
             await check(pipeline, messages, prefix)
             stored = await pipeline.rows(prefix)
             await pipeline.rebuild(prefix)
