@@ -19,7 +19,7 @@ given = $(if $(filter command environment,$(firstword $(origin $(1)))),$(2) "$($
 WORKERS := --numprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo demo-web test test-fast nightly fmt check migrate bench durability openapi snippet clean
+.PHONY: help run demo demo-web test test-fast hostile nightly fmt check migrate bench durability openapi snippet clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -41,6 +41,9 @@ test: $(CHECKED) ## Run all tests; ARGS="-k name" selects some
 
 test-fast: $(CHECKED) ## Run the tests that need no PostgreSQL and no browser, with fewer random cases
 	@SEGUE_TEST_CASES=$${SEGUE_TEST_CASES:-0.1} $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m pure $(ARGS)
+
+hostile: $(CHECKED) ## Attack a running server, and print its memory and latency
+	@$(BIN)/python -m pytest -q -m hostile tests/hostile $(ARGS)
 
 nightly: $(CHECKED) ## Compare random rules with the reference evaluation, 50 times as many as make test
 	@SEGUE_TEST_CASES=50 $(BIN)/python -m pytest -q tests/rules tests/projection/test_project_against_reference.py tests/projection/test_random_rules.py

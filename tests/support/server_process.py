@@ -49,6 +49,12 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
