@@ -18,7 +18,7 @@ from app.config import Settings
 from app.enrichment.channel import HINTS, lower_snake, sender_of
 from app.errors import RejectionCode
 from app.formats import json_text, timestamps
-from app.formats.email_phone import REASONS
+from app.formats.email_phone import REASONS, is_costly_email
 from app.formats.identifiers import identity_rules
 from app.formats.segment_fields import (
     NAMES,
@@ -47,6 +47,9 @@ _MEMBERS_OF_TYPE: Final = {
 _EMPTY: Final = b"{}"
 _RESERVED_KINDS: Final = frozenset({"previous_id"})
 """Names that the log uses for data that is not an identity, so an external id must not have them as its type."""
+
+UNUSUAL_ADDRESSES_MAX: Final = 100
+"""Maximum number of different email addresses per request that need the library, which takes up to 2 ms for each."""
 
 UNUSABLE: Final = {"email": "email_unusable", "phone": "phone_unusable"}
 """Identity kind -> code of the warning about an unusable value."""
@@ -109,6 +112,7 @@ class MessageReader:
         self._message_bytes_max = settings.limits.message_bytes_max
         self._depth_levels_max = settings.limits.depth_levels_max
         self._ids = identity_rules(settings)
+        self._unusual_addresses: set[str] = set()
         self._web_enricher = WebEnricher(source, settings, peer)
 
     def read_message(self, index: int, raw: bytes) -> Message:
@@ -235,7 +239,7 @@ class MessageReader:
             text = as_id_text(claimed)
             if not kind or text is None or kind in _RESERVED_KINDS:
                 continue
-            if (value := self._ids.canonical(kind, text)) is not None:
+            if (value := self._canonicalise(kind, text)) is not None:
                 identities[Identity(kind, value)] = None
             elif (reason := self._ids.explain_invalid(kind, text)) is not None:
                 unusable.append((kind, reason))
@@ -253,8 +257,20 @@ class MessageReader:
     def _first_usable(self, kind: str, values: list[Any]) -> str | None:
         """Return the first usable value; if none is usable, the first value. Junk ids count as absent."""
         texts = [text for value in values if (text := as_id_text(value)) is not None]
-        usable = (text for text in texts if self._ids.canonical(kind, text) is not None)
+        usable = (text for text in texts if self._canonicalise(kind, text) is not None)
         return next(usable, texts[0] if texts else None)
+
+    def _canonicalise(self, kind: str, text: str) -> str | None:
+        """Return the canonical form of an identity, or None. Raise MessageRefused if the request costs too much."""
+        if kind == "email" and is_costly_email(text):
+            self._unusual_addresses.add(text)
+            if len(self._unusual_addresses) > UNUSUAL_ADDRESSES_MAX:
+                detail = (
+                    f"the batch has more than {UNUSUAL_ADDRESSES_MAX} email addresses that are internationalised or "
+                    "unusual; send this message in another batch"
+                )
+                raise MessageRefused(RejectionCode.TOO_MANY_MESSAGES, detail)
+        return self._ids.canonical(kind, text)
 
     def _warn_unusable(self, index: int, message_id: str, unusable: Sequence[tuple[str, str]]) -> None:
         for kind, reason in dict.fromkeys(unusable):
