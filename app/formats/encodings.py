@@ -64,6 +64,7 @@ class Document(msgspec.Struct):
 def unwrap(body: bytes, content_encoding: str | None, limits: Limits) -> Payload:
     """Return the JSON text in a body, as input of :func:`parse_document`. Raise BodyTooLarge or InvalidBody."""
     body = inflate(body, content_encoding, limits)
+    json_text.refuse_dense(body)
     content = body.removeprefix(_BOM).lstrip()
     if not content or content.startswith(_JSON_STARTS):
         return Payload(body)
@@ -106,6 +107,7 @@ def parse_document(body: bytes, limits: Limits) -> Document:
     Content that is nested too deeply is truncated so that it can be parsed. It stays deeper than the limit, so the
     message is rejected later.
     """
+    json_text.refuse_dense(body)
     sent = json_text.as_utf8(body)
     readable = json_text.replace_lone_surrogates(sent)
     if not readable.startswith(_JSON_STARTS):

@@ -17,6 +17,9 @@ from app.errors import InvalidBody
 DIGITS_MAX: Final = 400
 """Maximum number of digits of a number when written out (1e399 has 400). It limits the cost of exact sums."""
 
+VALUES_MAX: Final = 200_000
+"""Maximum number of commas in one body, which bounds the number of its values: each costs 0.2 us and 80 bytes."""
+
 _RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ANY = msgspec.json.Decoder()
 _ENCODER = msgspec.json.Encoder()
@@ -99,6 +102,12 @@ def refuse_json(text: bytes, error: Exception) -> InvalidBody:
     if is_marked(text):
         return InvalidBody("The body is not UTF-8, or not valid JSON.")
     return InvalidBody(f"The body is not valid JSON: {error}.")
+
+
+def refuse_dense(body: bytes) -> None:
+    """Raise InvalidBody if parsing this JSON, or its lines, would create too many values. It costs 1 ms at most."""
+    if len(body) > VALUES_MAX and body.count(b",") + body.count(b"\n") > VALUES_MAX:
+        raise InvalidBody(f"The body has more than {VALUES_MAX} values or lines; split it into several requests.")
 
 
 def replace_lone_surrogates(body: bytes) -> bytes:

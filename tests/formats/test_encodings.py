@@ -78,7 +78,7 @@ def test_form_size_is_checked_before_unquoting() -> None:
 def test_too_many_events_are_refused_as_a_whole() -> None:
     body = b"[" + b"7," * 60_000 + b"7]"
     parsed = parse_document(body, LIMITS)
-    with pytest.raises(InvalidBody, match="send at most 50000"):
+    with pytest.raises(InvalidBody, match="send at most 5000"):
         parsed.elements(parsed.readable)
 
 

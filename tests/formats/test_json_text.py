@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.errors import InvalidBody
 from app.formats import json_text
 
 ESCAPES = st.sampled_from(
@@ -118,3 +119,10 @@ def test_truncated_depth_keeps_offsets_and_one_level_too_many(value: Any, levels
 def test_add_missing_keeps_present_members() -> None:
     raw = b'{"a":1.50,"b":null}'
     assert json_text.add_missing(raw, {"a": b"2", "b": b"3", "c": b"4"}) == b'{"a":1.50,"b":3,"c":4}'
+
+
+def test_body_with_too_many_values_is_refused_before_it_is_parsed() -> None:
+    for separator in (b",", b"\n"):
+        with pytest.raises(InvalidBody, match="split it"):
+            json_text.refuse_dense(b"[" + b"7" + (separator + b"7") * 200_001 + b"]")
+    json_text.refuse_dense(b"[" + b"7" + b",7" * 200_000 + b"]")

@@ -10,6 +10,7 @@ import pytest
 
 from app.errors import InvalidBody, RejectionCode
 from app.formats.segment import TYPE_OF_ROUTE, read
+from app.formats.segment_message import UNUSUAL_ADDRESSES_MAX
 from app.touchpoint import SourceView
 from tests.support.segment_requests import NOW, SECOND, SETTINGS, SOURCE, kinds, message, parse, rejection, send, track
 
@@ -419,3 +420,14 @@ def test_source_and_index() -> None:
     assert [rejected.index for rejected in parsed.rejections] == [0, 2]
     assert parsed.messages[0][1].source == SOURCE.key
     assert msgspec.json.decode(parsed.messages[0][1].context) == {}
+
+
+def test_unusual_email_addresses_per_batch_are_limited() -> None:
+    """The messages beyond the limit are rejected, the others are stored; plain addresses do not count."""
+    addresses = [f"jörg{n}@example.com" for n in range(UNUSUAL_ADDRESSES_MAX + 5)]
+    plain = [f"user{n}@example.com" for n in range(UNUSUAL_ADDRESSES_MAX * 2)]
+    batch = [{"type": "identify", "userId": "u", "traits": {"email": email}} for email in [*addresses, *plain]]
+    parsed = send(*batch)
+    assert {rejection.code for rejection in parsed.rejections} == {RejectionCode.TOO_MANY_MESSAGES}
+    assert len(parsed.rejections) == 5
+    assert len(parsed.messages) == len(batch) - 5
