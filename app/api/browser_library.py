@@ -43,20 +43,18 @@ def add_browser_library_routes(app: FastAPI) -> None:
             [version],
         ),
     ):
-        for method in ("GET", "HEAD"):
-            route = DirectRoute(
-                path,
-                endpoint,
-                methods=[method],
-                tags=["pages"],
-                operation_id=endpoint.__name__,
-                summary=summary,
-                response_class=Response,
-                include_in_schema=method == "GET",
-                responses={**_RESPONSES, **(describe_problems(404) if parameters else {})},
-                openapi_extra={"security": [], "parameters": parameters},
-            )
-            app.router.routes.append(route)
+        route = DirectRoute(
+            path,
+            endpoint,
+            methods=["GET"],
+            tags=["pages"],
+            operation_id=endpoint.__name__,
+            summary=summary,
+            response_class=Response,
+            responses={**_RESPONSES, **(describe_problems(404) if parameters else {})},
+            openapi_extra={"security": [], "parameters": parameters},
+        )
+        app.router.routes.append(route)
 
 
 async def get_browser_library(request: Request) -> Response:

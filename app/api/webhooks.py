@@ -26,6 +26,7 @@ from app.formats.decompression import inflate
 from app.http.bodies import read_body
 from app.http.dependencies import Services, get_services
 from app.http.direct_route import DirectRoute
+from app.http.middleware import IS_HEAD
 from app.http.responses import json_response
 from app.http.schema_types import KEY_PATTERN
 from app.ingest.group_commit import Receipt
@@ -34,7 +35,7 @@ from app.ingest.used_tokens import claim_token
 from app.registry.webhook_secrets import WebhookSource
 
 _GZIP: Final = b"\x1f\x8b"
-_METHODS: Final = ("POST", "GET", "HEAD", "OPTIONS")
+_METHODS: Final = ("POST", "GET", "OPTIONS")
 _SPARE_SECONDS: Final = 0.5
 """Seconds before the tool's timeout at which Segue responds at the latest, so that the response arrives in time."""
 
@@ -127,7 +128,7 @@ async def _process_request(
     if (reply := connector.handshake(delivery, secrets)) is not None:
         return await _send_handshake_reply(services, reply)
     if request.method != "POST":
-        return Response(None, 200, {"Allow": ", ".join(_METHODS)})
+        return Response(None, 200, {"Allow": ", ".join((*_METHODS, "HEAD"))})
     delivery = await verify_delivery(services, connector, delivery, secrets)
     if (reply := connector.handshake_signed(delivery)) is not None:
         return await _send_handshake_reply(services, reply)
@@ -154,7 +155,7 @@ async def _read_delivery(request: Request, services: Services, webhook_source: W
         body=body,
         headers=dict(request.headers.items()),
         query=dict(request.query_params),
-        method=request.method,
+        method="HEAD" if request.scope.get(IS_HEAD) else request.method,
         url=_reconstruct_url(request, webhook_source.options.get("url", "")),
         received_at=services.clock.now(),
         options=webhook_source.options,

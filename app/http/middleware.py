@@ -1,4 +1,4 @@
-"""Outermost ASGI middleware: percent-encoded paths, CORS, address rate limits, request metrics, unexpected errors.
+"""Outermost ASGI middleware: HEAD, paths, CORS, security headers, address rate limits, metrics, unexpected errors.
 
 It is one plain ASGI layer, for speed: every message passes through it.
 """
@@ -30,6 +30,21 @@ _PREFLIGHT_HEADERS: Final = (
 _PREFLIGHT_SECONDS: Final = "86400"
 _PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _NO_ROUTE: Final = "(none)"
+IS_HEAD: Final = "segue.is_head"
+"""Key of the scope of a HEAD request, whose method handlers see as GET."""
+
+_PAGE_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
+        b"base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    ),
+)
+"""Security headers of HTML responses. Swagger UI needs inline styles and images in data URLs."""
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 
 _log = structlog.get_logger(__name__)
@@ -68,6 +83,9 @@ class IngressMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        if method == "HEAD":
+            scope, send = {**scope, "method": "GET", IS_HEAD: True}, _drop_body(send)
         started_at = time.perf_counter()
         status: int | None = None
         origin = self._find_origin(scope)
@@ -76,6 +94,7 @@ class IngressMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                _add_page_headers(message)
                 if origin is not None:
                     _add_cors_headers(message, origin)
             await send(message)
@@ -97,7 +116,6 @@ class IngressMiddleware:
                 raise
             await problem_response(SegueError())(scope, receive, send_and_note_status)
         finally:
-            method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.count_request(
                 method, _find_route_template(scope), status or 500, time.perf_counter() - started_at
             )
@@ -130,6 +148,30 @@ class IngressMiddleware:
 
     def _is_open(self, path: str) -> bool:
         return path in self._open_paths or path.startswith(self._open_prefixes)
+
+
+def _drop_body(send: Send) -> Send:
+    """Return a function that sends a response without its body, as HEAD requires, and ends it at once.
+
+    A stream then ends, because its handler learns that the client has disconnected.
+    """
+    is_complete = False
+
+    async def send_head(message: Message) -> None:
+        nonlocal is_complete
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif not is_complete:
+            is_complete = True
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return send_head
+
+
+def _add_page_headers(message: Message) -> None:
+    if any(name == b"content-type" and value.startswith(b"text/html") for name, value in message["headers"]):
+        present = {name for name, _ in message["headers"]}
+        message["headers"] = [*message["headers"], *(header for header in _PAGE_HEADERS if header[0] not in present)]
 
 
 def _find_route_template(scope: Scope) -> str:

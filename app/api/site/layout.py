@@ -29,7 +29,7 @@ def render_page(
         api_current=_CURRENT if kind == "api" else "",
         guides_current=_CURRENT if kind == "guide" else "",
     )
-    return HTMLResponse(page, headers={"cache-control": "no-cache", "x-content-type-options": "nosniff"})
+    return HTMLResponse(page, headers={"cache-control": "no-cache"})
 
 
 def relative_root(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from collections.abc import Callable
 from functools import cache
@@ -9,13 +10,14 @@ from importlib import resources
 from typing import Any, Final
 
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app import __version__
 from app.api.openapi_document import VENDOR_TAGS, build_page_document
 from app.api.site.guides import load_files, load_guides, render_guide, render_index, render_navigation
-from app.api.site.layout import read_template, render_page
+from app.api.site.layout import read_template, relative_root, render_page
 from app.errors import NotFound
 from app.http.responses import JSON, encode_json, json_response
 
@@ -24,6 +26,7 @@ _ASSETS: Final = {
     "swagger-ui-bundle.js": (_SWAGGER_UI, "text/javascript"),
     "swagger-ui.css": (_SWAGGER_UI, "text/css"),
     "api.js": ("app.api.site", "text/javascript"),
+    "guides.js": ("app.api.site", "text/javascript"),
     "api.css": ("app.api.site", "text/css"),
     "site.css": ("app.api.site", "text/css"),
     "icon.svg": ("app.api.site", "image/svg+xml"),
@@ -45,7 +48,7 @@ def add_site_routes(app: FastAPI) -> None:
         **{f"/docs/{name}": _create_asset_handler(name) for name in _ASSETS},
     }
     for path, handler in handlers.items():
-        app.add_api_route(path, handler, methods=["GET", "HEAD"], include_in_schema=False, response_model=None)
+        app.add_api_route(path, handler, methods=["GET"], include_in_schema=False, response_model=None)
 
 
 async def get_home(request: Request) -> Response:
@@ -70,23 +73,30 @@ async def get_api_page() -> Response:
     return render_page("/docs", title="Segue API", kind="api", content=content, styles=styles)
 
 
-def get_document(request: Request) -> Response:
-    """Return the full OpenAPI document, built once for each application.
+async def get_document(request: Request) -> Response:
+    """Return the full OpenAPI document."""
+    return Response(await _build_once(request.app, "document", request.app.openapi), media_type=JSON)
 
-    Building it takes more than a second, so FastAPI runs this function in a thread.
+
+async def get_page_document(request: Request) -> Response:
+    """Return the OpenAPI document for the API page."""
+    build = request.app.openapi
+    return Response(
+        await _build_once(request.app, "page_document", lambda: build_page_document(build())), media_type=JSON
+    )
+
+
+async def _build_once(app: FastAPI, name: str, build: Callable[[], dict[str, Any]]) -> bytes:
+    """Return a document, built once for each application, in a thread: that takes more than a second.
+
+    Requests that arrive meanwhile wait for the same document.
     """
-    state = request.app.state
-    if not hasattr(state, "document"):
-        state.document = encode_json(request.app.openapi())
-    return Response(state.document, media_type=JSON)
-
-
-def get_page_document(request: Request) -> Response:
-    """Return the OpenAPI document for the API page, built once for each application."""
-    state = request.app.state
-    if not hasattr(state, "page_document"):
-        state.page_document = encode_json(build_page_document(request.app.openapi()))
-    return Response(state.page_document, media_type=JSON)
+    if not hasattr(app.state, "documents"):
+        app.state.documents = {}
+    documents: dict[str, asyncio.Future[bytes]] = app.state.documents
+    if name not in documents or documents[name].cancelled():
+        documents[name] = asyncio.ensure_future(run_in_threadpool(lambda: encode_json(build())))
+    return await asyncio.shield(documents[name])  # Other requests wait for it too.
 
 
 def get_guides() -> Response:
@@ -107,7 +117,7 @@ def get_guide(request: Request, name: str) -> Response:
     content = (
         f'<div class="columns"><nav class="guides" aria-label="Guides"><details><summary>All guides</summary>'
         f'{navigation}</details></nav><main class="text">{page.html}</main></div>'
-        '<script>if (matchMedia("(min-width: 1000px)").matches) document.querySelector("details").open = true</script>'
+        f'<script src="{relative_root(request.url.path)}docs/guides.js"></script>'
     )
     return render_page(request.url.path, title=f"{guide.title} - Segue", kind="guide", content=content)
 
