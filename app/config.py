@@ -75,6 +75,10 @@ class Limits(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, env_prefix="SEGUE_")
 
+    head_bytes_max: int = Field(
+        65_536, description="Maximum size of the head of a request, and of the trailers of a chunked body, in bytes."
+    )
+    headers_max: int = Field(100, description="Maximum number of headers of a request, and of trailers.")
     body_bytes_max: int = Field(500_000, description="Maximum size of a request body as sent, in bytes.")
     inflated_bytes_max: int = Field(
         4_000_000, description="Maximum size of a request body after decompression, in bytes."
@@ -153,6 +157,32 @@ class Settings(BaseSettings):
         64_000_000,
         description="Maximum size of all requests that wait for a flush, in bytes; beyond it, requests are "
         "answered 503.",
+    )
+    connections_max: int = Field(
+        2_000,
+        ge=1,
+        description="Maximum number of open connections per process; beyond it, the connection that has waited longest "
+        "for its client is closed, or else the new one is answered 503.",
+    )
+    address_connections_max: int = Field(
+        250,
+        ge=1,
+        description="Maximum number of open connections from one address; an IPv6 /64 network counts as one address. "
+        "It does not apply to proxies in `FORWARDED_ALLOW_IPS`.",
+    )
+    unfinished_bytes_max: int = Field(
+        12_000_000,
+        description="Maximum memory of all requests that have not arrived completely, in bytes; beyond it, those that "
+        "began first are answered 503.",
+    )
+    idle_seconds_max: float = Field(
+        65, gt=0, description="Maximum time between two requests on one connection, in seconds."
+    )
+    head_seconds_max: float = Field(
+        10, gt=0, description="Maximum time in which the head of a request arrives, in seconds."
+    )
+    body_seconds_max: float = Field(
+        60, gt=0, description="Maximum time in which the body of a request arrives, in seconds."
     )
     series_points_max: int = Field(256, description="Maximum number of instants stored per customer and leaf.")
     replay_messages_max: int = Field(

@@ -13,7 +13,10 @@ Exceptions and their statuses::
     +- BadRequest            400
     |  +- InvalidBody        400   not JSON, not gzip, or the wrong envelope
     |  +- BodyTooLarge       400   as Segment answers: SDKs drop the batch instead of retrying it
+    |  +- MalformedRequest   400   not HTTP/1.1; the server closes the connection, as after the next three
+    +- HeadTooSlow           408
     +- BodyTooSlow           408
+    +- HeadTooLarge          431
     +- Unauthorized          401
     |  +- InvalidToken       401   forged, expired or issued for another source
     |  +- InvalidSignature   401   missing, wrong, stale or replayed
@@ -24,6 +27,7 @@ Exceptions and their statuses::
     |  +- LastSecretKey      409   no secret key would be left
     +- InvalidDefinition     422   with the JSON path of the node and a remedy
     +- RateLimited           429   Retry-After in whole seconds
+    |  +- TooManyConnections 429   of one address; the server closes the connection
     +- OtherSettings         503
     +- Overloaded            503   Retry-After in whole seconds; stored messages are duplicates on a retry
 
@@ -154,6 +158,17 @@ class BodyTooLarge(BadRequest):
     title = "Request body too large"
 
 
+class MalformedRequest(BadRequest):
+    code = "malformed_request"
+    title = "Malformed HTTP request"
+
+
+class HeadTooSlow(SegueError):
+    status = 408
+    code = "head_too_slow"
+    title = "Request head timed out"
+
+
 class BodyTooSlow(SegueError):
     """The client sent its body too slowly. SDKs retry on this status; the server closes the connection."""
 
@@ -161,9 +176,13 @@ class BodyTooSlow(SegueError):
     code = "body_too_slow"
     title = "Request body timed out"
 
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Connection": "close"}
+
+class HeadTooLarge(SegueError):
+    """The head or the trailers have too many bytes or fields."""
+
+    status = 431
+    code = "head_too_large"
+    title = "Request head too large"
 
 
 class Unauthorized(SegueError):
@@ -258,6 +277,11 @@ class RateLimited(SegueError):
     @property
     def headers(self) -> dict[str, str]:
         return {"Retry-After": str(self.retry_after_seconds)}
+
+
+class TooManyConnections(RateLimited):
+    code = "too_many_connections"
+    title = "Too many connections from one address"
 
 
 class Overloaded(SegueError):

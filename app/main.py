@@ -38,6 +38,7 @@ from app.background.worker import Worker
 from app.config import Settings
 from app.enrichment import user_agents
 from app.enrichment.geoip import open_countries
+from app.http.connection_limits import ConnectionLimits
 from app.http.dependencies import Services
 from app.http.middleware import IngressMiddleware
 from app.http.outbound_client import OutboundClient
@@ -95,6 +96,7 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
         generate_unique_id_function=choose_operation_id,
     )
+    app.state.connection_limits = ConnectionLimits(settings, metrics)
     # Routes are matched one after another, 0.8 us each: those of the hot path come first.
     add_customer_routes(app)
     add_session_routes(app)

@@ -57,6 +57,7 @@ def serve(
     """
     import uvicorn
 
+    from app.http.server_protocol import create_protocol_class
     from app.main import create_app
 
     settings = load_settings(data, database_url, host, port)
@@ -65,10 +66,11 @@ def serve(
         ensure_workspace(ready, out)
         port = listener.getsockname()[1]
         out.print(f"[bold green]Segue {__version__}[/bold green] on [bold]http://{ready.host}:{port}[/bold]")
+        app = create_app(ready, worker=worker, tune_gc=True)
         config = uvicorn.Config(
-            create_app(ready, worker=worker, tune_gc=True),
+            app,
             loop="uvloop",
-            http="httptools",
+            http=create_protocol_class(app),
             ws="none",  # Uvicorn would log the URL of each attempt to open a WebSocket, with the token in its query.
             log_config=None,
             access_log=False,

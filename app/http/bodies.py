@@ -1,8 +1,7 @@
-"""Request bodies: read with a size limit and a timeout, parsed with exact numbers, and validated."""
+"""Request bodies: read with a size limit, parsed with exact numbers, and validated."""
 
 from __future__ import annotations
 
-import asyncio
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeVar
 
@@ -10,10 +9,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from app.errors import BadRequest, BodyTooLarge, BodyTooSlow, InvalidBody
-
-BODY_SECONDS_MAX: Final = 60.0
-"""Seconds to receive a whole body: enough for the largest body from a slow phone. It bounds slow-body attacks."""
+from app.errors import BadRequest, BodyTooLarge, InvalidBody
 
 _MODEL_BYTES_MAX: Final = 100_000
 
@@ -24,11 +20,11 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes:
-    """Return the body as sent, and stop reading at ``bytes_max`` or after ``BODY_SECONDS_MAX``.
+    """Return the body as sent, and stop reading at ``bytes_max``.
 
     Raises:
         BodyTooLarge: the body is larger than ``bytes_max``.
-        BodyTooSlow: the body is incomplete after ``BODY_SECONDS_MAX``.
+        BodyTooSlow, Overloaded, HeadTooLarge: a bound of :mod:`app.http.server_protocol` ends the request.
         InvalidBody: the client disconnected before the end of the body.
     """
     length = request.headers.get("content-length", "")
@@ -37,14 +33,11 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(BODY_SECONDS_MAX):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > bytes_max:
-                    raise BodyTooLarge(f"The body is larger than {bytes_max} bytes.")
-                chunks.append(chunk)
-    except TimeoutError:
-        raise BodyTooSlow(f"The body was incomplete after {BODY_SECONDS_MAX:g} seconds; send it again.") from None
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > bytes_max:
+                raise BodyTooLarge(f"The body is larger than {bytes_max} bytes.")
+            chunks.append(chunk)
     except ClientDisconnect:
         raise InvalidBody("The client disconnected before the body was complete.") from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -109,7 +109,7 @@ class RateLimits:
 
     async def _count_address(self, name: str, address: str | None) -> None:
         if address is not None and name in self._limits:
-            await self._count_request(name, _group_address(address))
+            await self._count_request(name, group_address(address))
 
     async def count_visitor(self, source: str, id: str) -> None:
         await self._count_request("visitor", source, id)
@@ -135,7 +135,7 @@ def _describe_rate(rate: RateLimitItem) -> str:
     return f"{rate.amount} requests per {rate.GRANULARITY.name}"
 
 
-def _group_address(address: str) -> str:
+def group_address(address: str) -> str:
     """Return the address, or for IPv6 its /64 network: one subscriber controls all addresses of a /64."""
     if ":" not in address:
         return address

@@ -88,6 +88,16 @@ class Metrics:
         self._pool_used = Gauge("segue_pool_connections_used", "Database connections in use.", registry=registry)
         self._pool_size = Gauge("segue_pool_connections_open", "Open database connections.", registry=registry)
         self._streams = Gauge("segue_streams_open", "Open streams of /v1/me.", registry=registry)
+        self._connections = Gauge("segue_connections_open", "Open connections of clients.", registry=registry)
+        self._unfinished_bytes = Gauge(
+            "segue_unfinished_bytes", "Memory of requests that have not arrived completely.", registry=registry
+        )
+        self._clients_refused = Counter(
+            "segue_clients_refused",
+            "Connections and incomplete requests that were refused, by reason.",
+            ["reason"],
+            registry=registry,
+        )
         self._requests = Counter(
             "segue_requests", "Requests by route and status.", ["method", "route", "status"], registry=registry
         )
@@ -204,6 +214,15 @@ class Metrics:
     def watch_streams(self, open: Callable[[], int]) -> None:
         """Register a function that returns the number of open streams; it is called at each scrape."""
         self._streams.set_function(open)
+
+    def watch_connections(self, open: Callable[[], int], unfinished_bytes: Callable[[], int]) -> None:
+        """Register functions that return the open connections and their memory; they are called at each scrape."""
+        self._connections.set_function(open)
+        self._unfinished_bytes.set_function(unfinished_bytes)
+
+    def count_refused_client(self, reason: str) -> None:
+        """Count a refused client; ``reason`` is one of :data:`app.http.connection_limits.Refusal`."""
+        self._clients_refused.labels(reason).inc()
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request and its duration; ``route`` is the route template.

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import uvicorn
 
 from app.config import Settings
+from app.http.server_protocol import create_protocol_class
 from app.main import create_app
 from app.postgres.pool import open_pool
 from app.registry.bootstrap import FirstKeys, bootstrap
@@ -24,9 +25,8 @@ async def running_server(settings: Settings) -> AsyncIterator[tuple[int, FirstKe
         keys = await bootstrap(connection)  # type: ignore[arg-type]
     await pool.close()
     assert keys is not None
-    config = uvicorn.Config(
-        create_app(settings, worker=False), port=0, http="httptools", loop="asyncio", log_config=None, access_log=False
-    )
+    app = create_app(settings, worker=False)
+    config = uvicorn.Config(app, port=0, http=create_protocol_class(app), log_config=None, access_log=False)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve())  # Do not call serve(), which would install signal handlers.
     while not server.started:
