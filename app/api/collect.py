@@ -1,7 +1,8 @@
 """Routes that Segment's SDKs send messages to.
 
-Every request takes the same steps: read the bounded body, decompress it, parse the envelope, authenticate the write
-key, submit the messages, and answer with a receipt after the flush.
+Every request takes the same steps: authenticate the write key, read the bounded body, decompress it, parse the
+envelope, submit the messages, and answer with a receipt after the flush. If neither the headers nor the query contain
+the key, it is read from the body, before anything else in the body is parsed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from app.api.schemas import (
 from app.api.visitor_claims import encode_receipt_members, verify_claim
 from app.errors import NotFound
 from app.formats.decompression import inflate
-from app.formats.segment import Envelope, read
+from app.formats.segment import Envelope, read, read_write_key
 from app.formats.vendor_events import ABSENT
 from app.http.auth import WriteKey
 from app.http.bodies import read_body
@@ -139,11 +140,13 @@ def create_collect_handler(route: str) -> Handler:
     async def collect(request: Request) -> Response:
         services = get_services(request)
         limits = services.settings.limits
+        grant = await authenticate_by_head(request)
         body = await read_body(request, limits.body_bytes_max)
         received_at = services.clock.now()
         content = inflate(body, request.headers.get("content-encoding"), limits)
+        if grant is None:
+            grant = await authenticate(request, read_write_key(content, limits))
         envelope = read(content, route, limits)
-        grant = await authenticate(request, envelope.write_key)
         claimed_visitor = (
             await verify_claim(request, services, grant, envelope.visitor) if envelope.visitor not in ABSENT else None
         )
@@ -172,6 +175,19 @@ async def authenticate_and_submit(
     grant = await authenticate(request, envelope.write_key)
     received_at = received_at or get_services(request).clock.now()
     return await submit_envelope(request, grant.source, envelope, size_bytes, received_at)
+
+
+async def authenticate_by_head(request: Request) -> WriteKeyGrant | None:
+    """Return the grant of the write key in the header or the query, before the body is read.
+
+    Return None if neither contains a valid write key: the body can contain one, because proxies and pages use the
+    Authorization header for other credentials. Raise OriginNotAllowed or RateLimited.
+    """
+    keys = (_read_authorization_key(request), request.query_params.get("writeKey"))
+    access = get_services(request).registry.access
+    if not any([key and await access.find_write_key(key) for key in keys]):
+        return None
+    return await authenticate(request, None)
 
 
 async def authenticate(request: Request, body_key: str | None) -> WriteKeyGrant:

@@ -8,7 +8,13 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.collect import authenticate, authenticate_and_submit, create_collect_handler
+from app.api.collect import (
+    authenticate,
+    authenticate_and_submit,
+    authenticate_by_head,
+    create_collect_handler,
+    submit_envelope,
+)
 from app.api.schemas import (
     BatchIn,
     CallIn,
@@ -22,7 +28,7 @@ from app.api.vendor_routes import add_vendor_route, list_slash_variants, pixel_r
 from app.errors import InvalidBody, NotFound
 from app.formats import pixel
 from app.formats.decompression import inflate
-from app.formats.segment import TYPE_OF_ROUTE, read
+from app.formats.segment import TYPE_OF_ROUTE, read, read_write_key
 from app.http.bodies import read_body
 from app.http.dependencies import get_services
 from app.http.direct_route import Handler
@@ -157,13 +163,20 @@ async def collect_jitsu(request: Request) -> Response:
     route = request.path_params["type"]
     if route not in _CALLS:
         raise NotFound(f"Unknown message type {route}; use one of {', '.join(_CALLS)}.")
+    received_at = services.clock.now()
+    header_key = request.headers.get("x-write-key")
+    grant = await authenticate(request, _public_half(header_key)) if header_key else await authenticate_by_head(request)
     body = await read_body(request, limits.body_bytes_max)
     inflated = inflate(body, request.headers.get("content-encoding"), limits)
+    if grant is None:
+        grant = await authenticate(request, _public_half(read_write_key(inflated, limits)))
     envelope = read(inflated, route, limits)
-    key = request.headers.get("x-write-key") or envelope.write_key or ""
-    envelope.write_key = key.partition(":")[0] or None
-    await authenticate_and_submit(request, envelope, len(inflated))
+    await submit_envelope(request, grant.source, envelope, len(inflated), received_at)
     return json_response({"ok": True})
+
+
+def _public_half(key: str | None) -> str | None:
+    return (key or "").partition(":")[0] or None
 
 
 def _create_pixel_handler(route: str) -> Handler:

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from app.api.collect import authenticate_and_submit
+from app.api.collect import authenticate, authenticate_and_submit, submit_envelope
 from app.api.schemas import (
     FlagsOut,
     MeasurementIn,
@@ -318,12 +318,13 @@ async def _build_remote_config(request: Request) -> dict[str, Any]:
 
 
 async def collect_measurement(request: Request) -> Response:
-    payload = await read_payload(request)
     services = get_services(request)
     secret = request.query_params.get("api_secret")
+    source = (await authenticate(request, secret)).source
+    payload = await read_payload(request)
     now = services.clock.now()
     envelope = ga4.read(payload.body, secret, now, services.settings.limits)
-    await authenticate_and_submit(request, envelope, len(payload.body), now)
+    await submit_envelope(request, source, envelope, len(payload.body), now)
     return Response(None, 204)
 
 
