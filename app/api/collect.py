@@ -183,7 +183,7 @@ async def authenticate_by_head(request: Request) -> WriteKeyGrant | None:
     Return None if neither contains a valid write key: the body can contain one, because proxies and pages use the
     Authorization header for other credentials. Raise OriginNotAllowed or RateLimited.
     """
-    keys = (read_authorization_key(request), request.query_params.get("writeKey"))
+    keys = (read_authorization_key(request.headers.get("authorization", "")), request.query_params.get("writeKey"))
     access = get_services(request).registry.access
     if not any([key and await access.find_write_key(key) for key in keys]):
         return None

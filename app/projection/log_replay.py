@@ -5,18 +5,17 @@ A replay repairs any stored state. Reads also use it if no stored state is usabl
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
-from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from app.identity.bucketing_key import BucketingKey, bucketing_key_of, bucketing_keys_of
 from app.postgres.pool import Connection
-from app.projection.fold import POINTS_UNLIMITED, Transition, fold
+from app.projection.fold import Transition
 from app.projection.state import Input, State
+from app.projection.time_slices import TimeSlices, fold_in_slices
 from app.rules.engine.ruleset import LeafValues, Ruleset
 from app.rules.engine.touchpoint_view import TouchpointView
 from app.touchpoint import Message
@@ -46,8 +45,7 @@ _HAS_MORE = """
 SELECT EXISTS (SELECT FROM touchpoints WHERE identity_id = ANY($1::uuid[]) OFFSET $2)
 """
 
-_CHUNK_ROWS: Final = 2_000
-_LONG_MESSAGES: Final = 300
+_CHUNK_ROWS: Final = 500
 _ONE_CUSTOMER: Final = b""
 
 
@@ -100,9 +98,11 @@ async def read_log(
     connection: Connection, customer_ids: Sequence[bytes], ruleset: Ruleset
 ) -> AsyncIterator[tuple[bytes, Input]]:
     """Yield (customer id, input) in order, customer by customer, with a bounded number of rows in memory."""
+    slices = TimeSlices()
     async for row in connection.cursor(_LOG, customer_ids, prefetch=_CHUNK_ROWS):
         customer, *columns = row
         yield customer, build_input(ruleset, *columns)
+        await slices.give_way_if_due()
 
 
 async def _read_log_of_identities(
@@ -145,6 +145,7 @@ async def _fold_log(
     log: AsyncIterator[tuple[bytes, Input]], keys: Mapping[bytes, BucketingKey], ruleset: Ruleset, now: int
 ) -> dict[bytes, ReplayedCustomer]:
     replayed: dict[bytes, ReplayedCustomer] = {}
+    slices = TimeSlices()
     inputs: list[Input] = []
     current: bytes | None = None
 
@@ -152,9 +153,9 @@ async def _fold_log(
         if current is None or not inputs:
             return
         customer_replay = replayed.setdefault(current, ReplayedCustomer(State(bucketing_key=keys.get(current)), []))
-        work = partial(fold, customer_replay.state, ruleset, inputs, _last_instant(inputs, now), POINTS_UNLIMITED)
-        # Fold a long history in a thread, because live requests share this event loop.
-        customer_replay.changes += await asyncio.to_thread(work) if len(inputs) > _LONG_MESSAGES else work()
+        # The next chunk may follow closely, so a chunk is folded only up to its last message.
+        until = min(now, inputs[-1].at)
+        customer_replay.changes += await fold_in_slices(customer_replay.state, ruleset, inputs, until, slices)
         inputs.clear()
 
     async for customer, input in log:
@@ -165,13 +166,8 @@ async def _fold_log(
         inputs.append(input)
     await fold_chunk()
     for customer_replay in replayed.values():
-        customer_replay.changes += fold(customer_replay.state, ruleset, (), now, POINTS_UNLIMITED)
+        customer_replay.changes += await fold_in_slices(customer_replay.state, ruleset, (), now, slices)
     return replayed
-
-
-def _last_instant(inputs: Iterable[Input], now: int) -> int:
-    """Return the instant to which a chunk is folded: its last message, because the next chunk may follow closely."""
-    return min(now, max(input.at for input in inputs))
 
 
 async def read_inputs(connection: Connection, customer_id: bytes, ruleset: Ruleset) -> list[Input]:

@@ -5,22 +5,19 @@ The backfill and reads use it for rules that a customer's row does not contain y
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from app.identity.bucketing_key import bucketing_keys_of
 from app.postgres.pool import Connection
-from app.projection.fold import POINTS_UNLIMITED, fold
 from app.projection.log_replay import ReplayedCustomer
 from app.projection.state import Input, State
+from app.projection.time_slices import TimeSlices, fold_in_slices
 from app.rules.engine.ruleset import Ruleset
 from app.rules.engine.touchpoint_view import TouchpointView
-
-_CUSTOMERS_PER_TURN: Final = 100
 
 
 class _LogSelection(msgspec.Struct, frozen=True):
@@ -95,11 +92,11 @@ async def replay_for_rules(
     inputs_by_place, messages_read = await _read_inputs(connection, ids, born, rules)
     bucketing_keys = await bucketing_keys_of(connection, ids) if rules.reads_bucketing_key else {}
     replayed: dict[bytes, ReplayedCustomer] = {}
-    for place, id in enumerate(ids):
-        if place % _CUSTOMERS_PER_TURN == _CUSTOMERS_PER_TURN - 1:
-            await asyncio.sleep(0)
+    slices = TimeSlices()
+    for id, inputs in zip(ids, inputs_by_place, strict=True):
+        await slices.give_way_if_due()
         state = State(bucketing_key=bucketing_keys.get(id))
-        replayed[id] = ReplayedCustomer(state, fold(state, rules, inputs_by_place[place], now, POINTS_UNLIMITED))
+        replayed[id] = ReplayedCustomer(state, await fold_in_slices(state, rules, inputs, now, slices))
     return replayed, messages_read
 
 
@@ -116,7 +113,7 @@ async def _read_inputs(
     if rules.leaves:
         rows = await connection.fetch(_touchpoints_statement(selection), ids, selection.names)
         messages_read += len(rows)
-        _add_touchpoints(inputs_by_place, rows, rules, selection)
+        await _add_touchpoints(inputs_by_place, rows, rules, selection)
     if selection.needs_identifies:
         rows = await connection.fetch(_IDENTIFIES, ids)
         messages_read += len(rows)
@@ -145,13 +142,15 @@ def _touchpoints_statement(selection: _LogSelection) -> str:
     )
 
 
-def _add_touchpoints(
+async def _add_touchpoints(
     inputs_by_place: list[list[Input]], rows: Sequence[Any], rules: Ruleset, selection: _LogSelection
 ) -> None:
+    slices = TimeSlices()
     leaves_by_name, match_touchpoint = selection.leaves_by_name, rules.match_touchpoint
     if leaves_by_name is not None:
         for place, at, message_id, source, name, _ in rows:
             inputs_by_place[place - 1].append(Input(at, message_id, source, leaves_by_name[name], None))
+            await slices.give_way_if_due()
         return
     for place, at, message_id, source, name, channel, *documents in rows:
         properties, context, traits = documents or (b"{}", b"{}", None)
@@ -160,6 +159,7 @@ def _add_touchpoints(
         )
         if leaves:
             inputs_by_place[place - 1].append(Input(at, message_id, source, leaves, None, leaf_values))
+        await slices.give_way_if_due()
 
 
 def merge_inputs(inputs: Iterable[Input], more_inputs: Iterable[Input]) -> list[Input]:

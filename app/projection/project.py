@@ -19,11 +19,12 @@ from app.identity.graph_writes import mark_link_undone, write_graph
 from app.identity.resolver import Resolution, ResolvedCustomer
 from app.postgres.pool import Connection
 from app.projection.coverage import BEFORE_NUMBERS, Coverage, definition_refs_of
-from app.projection.fold import NeedsReplay, fold, truncate_pending, truncate_state
+from app.projection.fold import NeedsReplay, truncate_pending, truncate_state
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
 from app.projection.log_replay import ReplayedCustomer, input_from_message, replay_log
 from app.projection.state import State, count_messages, read_state, write_state
 from app.projection.stored_intervals import read_intervals
+from app.projection.time_slices import TimeSlices, fold_in_slices
 from app.projection.writes import ProjectedCustomer, merge_customers, write_customers
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import Message
@@ -143,7 +144,9 @@ async def _apply(
         if ruleset.reads_bucketing_key and new_messages
         else {}
     )
+    slices = TimeSlices()
     for customer in resolution.customers.values():
+        await slices.give_way_if_due()
         messages = new_messages.get(customer.id, [])
         extendable = None if replay_all else _find_extendable_state(customer, ruleset, bucketing_keys)
         if extendable is None:
@@ -152,7 +155,7 @@ async def _apply(
         state, rules, revision = extendable
         inputs = [input_from_message(message, rules) for message in messages]
         try:
-            changes = fold(state, rules, inputs, now, settings.series_points_max)
+            changes = await fold_in_slices(state, rules, inputs, now, slices, settings.series_points_max)
         except NeedsReplay:
             to_replay.append((_estimate_replay_cost(customer, len(messages), ruleset), customer))
             continue
@@ -241,7 +244,9 @@ async def replay_customers(
     refs = definition_refs_of(ruleset)
     replayed_intervals: list[Interval] = []
     projected = []
+    slices = TimeSlices()
     for customer in customers:
+        await slices.give_way_if_due()
         customer_replay = replayed.get(customer.id) or ReplayedCustomer(State(), [])
         replayed_intervals += continue_intervals(customer.id, customer_replay.changes, refs).begun
         stored_state = write_state(truncate_state(customer_replay.state, settings.series_points_max), ruleset)
