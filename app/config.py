@@ -186,7 +186,26 @@ class Settings(BaseSettings):
     )
     series_points_max: int = Field(256, description="Maximum number of instants stored per customer and leaf.")
     replay_messages_max: int = Field(
-        20_000, description="Maximum number of messages replayed inside one flush; the worker replays longer histories."
+        2_000, description="Maximum number of messages replayed inside one flush; the worker replays longer histories."
+    )
+    read_messages_max: int = Field(
+        1_000,
+        description="Maximum number of messages that one read replays in the process that serves ingestion; the "
+        "background process answers reads of longer histories.",
+    )
+    background_process: bool = Field(
+        True,
+        description="Whether `segue serve` runs the worker and heavy reads in a process of their own. Without it, both "
+        "share the process that serves ingestion.",
+    )
+    background_memory_bytes_max: int = Field(
+        1_000_000_000,
+        ge=100_000_000,
+        description="Maximum resident memory of the background process, in bytes; beyond it, its reads fail and it "
+        "restarts.",
+    )
+    heavy_read_seconds_max: int = Field(
+        120, ge=1, description="Maximum duration of one read in the background process, in seconds."
     )
     pool_connections_max: int = Field(8, description="Maximum number of connections to PostgreSQL per process.")
     sweep_customers_max: int = Field(

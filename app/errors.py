@@ -29,6 +29,8 @@ Exceptions and their statuses::
     +- RateLimited           429   Retry-After in whole seconds
     |  +- TooManyConnections 429   of one address; the server closes the connection
     +- OtherSettings         503
+    +- ReadTooLarge          503   without Retry-After: the same read fails again
+    +- ReadTimedOut          504
     +- Overloaded            503   Retry-After in whole seconds; stored messages are duplicates on a retry
 
 ``docs/reference/errors.md`` lists every code; a test compares that page with this module.
@@ -263,6 +265,20 @@ class OtherSettings(SegueError):
     status = 503
     code = "other_settings"
     title = "Process runs with outdated settings"
+
+
+class ReadTooLarge(SegueError):
+    """The background process reached its memory limit while it computed the response."""
+
+    status = 503
+    code = "read_too_large"
+    title = "Read needs too much memory"
+
+
+class ReadTimedOut(SegueError):
+    status = 504
+    code = "read_timed_out"
+    title = "Read took too long"
 
 
 class RateLimited(SegueError):

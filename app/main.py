@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import httpx
@@ -34,23 +35,28 @@ from app.api.tickets import add_ticket_routes
 from app.api.vendor_sdks import add_vendor_sdk_routes
 from app.api.visitor import add_visitor_routes
 from app.api.webhooks import add_webhook_routes
+from app.background.process import BackgroundProcess
 from app.background.worker import Worker
 from app.config import Settings
 from app.enrichment import user_agents
 from app.enrichment.geoip import open_countries
+from app.http.background_reads import BackgroundReads
 from app.http.connection_limits import ConnectionLimits
 from app.http.dependencies import Services
+from app.http.heavy_reads import HeavyReads
 from app.http.middleware import IngressMiddleware
 from app.http.outbound_client import OutboundClient
 from app.http.problems import add_problem_handlers
 from app.http.rate_limits import RateLimits
 from app.ingest.submit import Ingest
+from app.observability.loop_lag import LoopLagProbe
 from app.observability.metrics import Metrics
 from app.postgres.migrate import asyncpg_url
 from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import Clock, Pool, open_pool
 from app.postgres.write_probe import WriteProbe
 from app.queries.live_updates import LiveUpdates
+from app.queries.replay_limit import UNLIMITED
 from app.registry.key_usage import KeyUsage
 from app.registry.registry import Registry
 from app.registry.segment_usage import SegmentUsage
@@ -69,25 +75,32 @@ def create_app(
     worker: bool = True,
     network: httpx.AsyncBaseTransport | None = None,
     tune_gc: bool = False,
+    background: BackgroundProcess | None = None,
+    is_background: bool = False,
 ) -> FastAPI:
     """Build the application for a migrated database.
 
     Args:
         worker: also expire time-based truths and backfill definitions in this process.
+        background: the process that runs the worker and answers heavy reads, instead of this one.
+        is_background: this application is that process.
         network: replaces the internet, from which the certificates of some tools are downloaded (for tests).
         tune_gc: make garbage collection cheap for a process that runs one application until it exits. Garbage of
             earlier applications in the same process would never be freed.
     """
     metrics = Metrics()
     clock = clock or Clock()
+    if background is None:
+        settings = settings.model_copy(update={"read_messages_max": UNLIMITED})
     rate_limits = RateLimits(settings, clock.now)
+    role = _Role(worker, background, is_background)
     app = FastAPI(
         title="Segue",
         version=__version__,
         description=DESCRIPTION,
         openapi_tags=TAGS,
         lifespan=lambda app: _run_lifespan(
-            app, settings, clock, metrics, rate_limits, worker, OutboundClient(network), tune_gc
+            app, settings, clock, metrics, rate_limits, role, OutboundClient(network), tune_gc
         ),
         redirect_slashes=False,
         openapi_url=None,
@@ -132,6 +145,15 @@ def create_app(
     return app
 
 
+@dataclass(frozen=True, slots=True)
+class _Role:
+    """What this process does beside ingestion and light reads; the arguments of :func:`create_app`."""
+
+    worker: bool
+    background: BackgroundProcess | None
+    is_background: bool
+
+
 @asynccontextmanager
 async def _run_lifespan(
     app: FastAPI,
@@ -139,7 +161,7 @@ async def _run_lifespan(
     clock: Clock,
     metrics: Metrics,
     rate_limits: RateLimits,
-    worker: bool,
+    role: _Role,
     outbound: OutboundClient,
     tune_gc: bool,
 ) -> AsyncIterator[None]:
@@ -170,9 +192,19 @@ async def _run_lifespan(
         key_usage = KeyUsage(pool, registry.access, clock)
         key_usage.start()
         stack.push_async_callback(key_usage.stop)
-        background = Worker(pool, registry, settings, clock, metrics)
-        await background.start(only_upkeep=not worker)
-        stack.push_async_callback(background.stop)
+        worker = Worker(
+            pool, registry, settings, clock, metrics, None if role.is_background else lambda: metrics.accepted
+        )
+        await worker.start(only_upkeep=not role.worker or role.background is not None)
+        stack.push_async_callback(worker.stop)
+        background_reads = None
+        if (process := role.background) is not None:
+            background_reads = BackgroundReads(process.socket, lambda: process.is_running)
+            stack.push_async_callback(background_reads.close)
+            metrics.watch_background(lambda: process.is_running, lambda: process.restarts)
+        loop_lag = LoopLagProbe(metrics.observe_loop_lag)
+        loop_lag.start()
+        stack.push_async_callback(loop_lag.stop)
         live_updates = LiveUpdates(pool, registry, settings, clock)
         live_updates.start()
         metrics.watch_streams(lambda: len(live_updates))
@@ -191,6 +223,8 @@ async def _run_lifespan(
             live_updates,
             outbound,
             WriteProbe(pool),
+            HeavyReads(runs_here=background_reads is None),
+            background_reads,
         )
         yield
 

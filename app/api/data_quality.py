@@ -27,7 +27,6 @@ from app.data_quality.volume_anomalies import Anomaly
 from app.errors import BadRequest
 from app.http.bodies import read_model
 from app.http.dependencies import get_services
-from app.http.disconnects import run_until_disconnect
 from app.http.pagination import DEFAULT_ITEMS, Limit
 from app.http.responses import format_instant, json_response
 from app.http.schema_types import KEY_PATTERN
@@ -139,10 +138,9 @@ async def list_anomalies(request: Request, source: OfSource = None, hours: Hours
     await services.ingest.source_stats.flush()
     now = services.clock.now()
     since = now - hours * HOUR
-    with services.heavy_read_slots.acquire():
-        anomalies = await run_until_disconnect(
-            request, SourceHealthQueries(services.pool).list_anomalies(source, since, now)
-        )
+    anomalies = await services.heavy_reads.run(
+        request, SourceHealthQueries(services.pool).list_anomalies(source, since, now)
+    )
     return json_response(
         {
             "items": [_render_anomaly(anomaly) for anomaly in anomalies],
@@ -161,8 +159,7 @@ async def get_trait_coverage(request: Request, limit: Limit = DEFAULT_ITEMS) -> 
     started_at = time.monotonic()
     now = services.clock.now()
     queries = TraitCoverageQueries(services.pool, services.registry, services.settings)
-    with services.heavy_read_slots.acquire():
-        coverage = await run_until_disconnect(request, queries.count_traits(now))
+    coverage = await services.heavy_reads.run(request, queries.count_traits(now))
     ranked = sorted(coverage.traits.items(), key=lambda item: (-item[1].customers, item[0]))
     return json_response(
         {

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from app.api.schemas import HealthOut, LiveOut
 from app.http.dependencies import Services, get_services
 from app.http.responses import json_response
+from app.observability.exposition import merge_processes
 from app.postgres import migrate
 from app.postgres.write_probe import WriteFault
 from app.queries.segment_members import SegmentMemberQueries
@@ -84,6 +85,7 @@ async def _check_health(services: Services) -> dict[str, Any]:
             "migrations": False,
             "writable": False,
             "reason": "database_unreachable",
+            "background": _is_background_running(services),
             "sweep_lag_seconds": None,
         }
     lag = 0.0 if earliest_due is None else max(0.0, (services.clock.now() - earliest_due) / SECOND)
@@ -94,6 +96,7 @@ async def _check_health(services: Services) -> dict[str, Any]:
         "migrations": is_migrated,
         "writable": write_fault is None,
         "reason": reason,
+        "background": _is_background_running(services),
         "sweep_lag_seconds": lag,
     }
 
@@ -103,6 +106,11 @@ def _find_reason(services: Services, is_migrated: bool, write_fault: WriteFault 
     if not is_migrated:
         return "not_migrated"
     return write_fault or ("other_settings" if services.registry.is_outdated else None)
+
+
+def _is_background_running(services: Services) -> bool | None:
+    """Return None if this server has no background process. Ingestion does not need it, so it does not affect ready."""
+    return None if services.background_reads is None else services.background_reads.is_running()
 
 
 async def get_metrics(request: Request) -> Response:
@@ -118,4 +126,7 @@ async def get_metrics(request: Request) -> Response:
         metrics.set_fill_eta(((await queries.read_fill_progress()).eta_seconds if unfilled else None) or 0.0)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         _log.warning("database.connection_failed", route="/metrics", error=type(error).__name__)
-    return Response(metrics.render(), headers={"content-type": metrics.content_type})
+    content = metrics.render()
+    if services.background_reads is not None and (background := await services.background_reads.read_metrics()):
+        content = merge_processes(content.decode(), background, "background").encode()
+    return Response(content, headers={"content-type": metrics.content_type})

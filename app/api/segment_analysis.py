@@ -26,7 +26,6 @@ from app.errors import InvalidDefinition
 from app.http.as_of import parse_as_of
 from app.http.bodies import read_struct
 from app.http.dependencies import Services, get_services
-from app.http.disconnects import run_until_disconnect
 from app.http.responses import format_instant, format_uuid, json_response, render_explanation
 from app.insight.customer_scan import LabelledCustomer
 from app.insight.rule_preview import MembershipChange, RulePreviews
@@ -101,10 +100,9 @@ async def preview_rule(request: Request) -> Response:
     body = await read_struct(request, _PreviewBody, _BODY_BYTES_MAX, may_be_empty=True)
     at, _ = parse_as_of(body.as_of, services.clock.now())
     rule = _parse_rule(body.rule, services)
-    with services.heavy_read_slots.acquire():
-        preview = await run_until_disconnect(
-            request, _create_previews(services).preview(rule, at, body.sample, body.within_ms)
-        )
+    preview = await services.heavy_reads.run(
+        request, _create_previews(services).preview(rule, at, body.sample, body.within_ms)
+    )
     return json_response(
         {
             "count": preview.estimate if preview.exact else None,
@@ -139,8 +137,7 @@ async def dry_run_segment(request: Request, key: SegmentKey) -> Response:
     body = await read_struct(request, _DryRunBody, _BODY_BYTES_MAX, may_be_empty=True)
     rule = _parse_rule(body.rule, services)
     now = services.clock.now()
-    with services.heavy_read_slots.acquire():
-        dry_run = await run_until_disconnect(request, _create_previews(services).dry_run(key, rule, now, body.sample))
+    dry_run = await services.heavy_reads.run(request, _create_previews(services).dry_run(key, rule, now, body.sample))
     return json_response(
         {
             "segment": key,
@@ -161,8 +158,7 @@ async def verify_segment(request: Request, key: SegmentKey) -> Response:
     started_at = time.monotonic()
     body = await read_struct(request, _VerifyBody, _BODY_BYTES_MAX, may_be_empty=True)
     verifier = SegmentVerifier(services.pool, services.registry, services.settings, services.clock)
-    with services.heavy_read_slots.acquire():
-        result = await run_until_disconnect(request, verifier.verify_segment(key, body.sample))
+    result = await services.heavy_reads.run(request, verifier.verify_segment(key, body.sample))
     return json_response(
         {
             "segment": key,
@@ -189,8 +185,7 @@ async def get_segment_health(request: Request) -> Response:
     services = get_services(request)
     await services.segment_usage.flush()
     now = services.clock.now()
-    with services.heavy_read_slots.acquire():
-        report = await run_until_disconnect(request, SegmentHealthQueries(services.pool, services.registry).report(now))
+    report = await services.heavy_reads.run(request, SegmentHealthQueries(services.pool, services.registry).report(now))
     return json_response(
         {
             "customers_total": report.customers_total,

@@ -14,6 +14,7 @@ from app.formats.timestamps import rfc3339
 from app.http.dependencies import Services
 from app.http.responses import encode_json, format_instant
 from app.queries.public_profile import PublicProfile, public_profile_of
+from app.queries.replay_limit import HeavyRead
 from app.queries.visitor_customers import VisitorCustomers
 from app.registry import visitor_tokens
 from app.registry.access import WriteKeyGrant
@@ -116,6 +117,8 @@ async def encode_receipt_members(
     if claimed.profile_etag is not None and projected:
         try:
             tag, body = encode_public_profile(await read_public_profile(services, grant, claimed.visitor))
+        except HeavyRead:
+            pass  # The page gets the profile of such a long history from /v1/me.
         except Exception as error:  # noqa: BLE001 - the batch is stored; a failure here would make the page send it again
             _log.warning("receipt.profile_omitted", error=type(error).__name__)
         else:

@@ -1,8 +1,8 @@
 """Background worker: expires time-based truths, backfills definitions, projects deferred messages, creates partitions.
 
-It runs inside ``serve`` and alone as ``segue worker``. Any number of workers may run; they share the work with SKIP
-LOCKED. Reads do not depend on a worker: they re-evaluate customers whose truths are due. A worker stores due changes
-soon after they happen, so that reads stay cheap.
+It runs in the background process of ``serve`` and alone as ``segue worker``. Any number of workers may run; they share
+the work with SKIP LOCKED. Reads do not depend on a worker: they re-evaluate customers whose truths are due. A worker
+stores due changes soon after they happen, so that reads stay cheap.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from app.background.pacing import WorkPacer
+from app.background.pacing import IngestionWatch, WorkPacer
 from app.config import Settings
 from app.ingest.event_log import claim_deferred, count_deferred, delete_deferred, postpone_deferred
 from app.observability.metrics import Metrics
@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 _IDLE_SECONDS: Final = 1.0
 _UPKEEP_SECONDS: Final = 10.0
+_WATCH_SECONDS: Final = 0.5
 _RETRY_AFTER: Final = MINUTE
 
 _FILL_TASKS: Final = 2
@@ -49,9 +50,21 @@ _COUNT_DUE = f"SELECT count(*) FROM (SELECT FROM customers WHERE sweep_at <= $1 
 
 
 class Worker:
-    """Runs a few loops of small transactions, so that live requests never wait long for a lock or the event loop."""
+    """Runs a few loops of small transactions, so that live requests never wait long for a lock or the event loop.
 
-    def __init__(self, pool: Pool, registry: Registry, settings: Settings, clock: Clock, metrics: Metrics) -> None:
+    ``count_accepted`` returns how many messages were accepted so far, if this process also serves ingestion. Without
+    it, the worker reads that number from PostgreSQL.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        registry: Registry,
+        settings: Settings,
+        clock: Clock,
+        metrics: Metrics,
+        count_accepted: Callable[[], int] | None = None,
+    ) -> None:
         self._pool = pool
         self._registry = registry
         self._settings = settings
@@ -59,7 +72,8 @@ class Worker:
         self._metrics = metrics
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._pacer = WorkPacer(lambda: metrics.accepted, settings.busy_worker_percent_max, self._stopping)
+        self._ingestion = IngestionWatch() if count_accepted is None else None
+        self._pacer = WorkPacer(count_accepted or self._count_stored, settings.busy_worker_percent_max, self._stopping)
         self._fill_progress = _FillProgress()
 
     async def start(self, *, only_upkeep: bool = False) -> None:
@@ -69,6 +83,8 @@ class Worker:
         """
         loops: list[tuple[str, Callable[[], Awaitable[int]], float]] = [("upkeep", self.run_upkeep, _UPKEEP_SECONDS)]
         if not only_upkeep:
+            if self._ingestion is not None:
+                loops.append(("ingestion", self._watch_ingestion, _WATCH_SECONDS))
             loops += [
                 ("sweep", lambda: self._pacer.take_turn(self.sweep), _IDLE_SECONDS),
                 *([("fill", lambda: self._pacer.take_turn(self.fill), _IDLE_SECONDS)] * _FILL_TASKS),
@@ -100,6 +116,14 @@ class Worker:
                 await asyncio.wait_for(self._stopping.wait(), idle_seconds)
             except TimeoutError:
                 continue
+
+    def _count_stored(self) -> int:
+        return 0 if self._ingestion is None else self._ingestion.stored
+
+    async def _watch_ingestion(self) -> int:
+        assert self._ingestion is not None
+        async with self._pool.acquire() as connection:
+            return await self._ingestion.update(connection)
 
     async def sweep(self) -> int:
         """Store the changes that are due because time has passed; return the number of customers."""

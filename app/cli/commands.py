@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import suppress
+from contextlib import ExitStack
 from typing import Annotated
 from uuid import UUID
 
@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from app import __version__
+from app.background.process import run_background_process
 from app.background.worker import Worker
 from app.cli.console import (
     DatabaseUrl,
@@ -49,38 +50,26 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on. [dim]env SEGUE_PORT[/dim]")] = None,
     data: DataDir = None,
     database_url: DatabaseUrl = None,
-    worker: Annotated[bool, typer.Option(help="Run the background worker in this process.")] = True,
+    worker: Annotated[bool, typer.Option(help="Run the background worker.")] = True,
 ) -> None:
     """Serve the API. Starts the embedded PostgreSQL unless a database URL is set, migrates it, and listens.
 
     Ctrl-C stops accepting requests, answers those in flight, and exits.
     """
-    import uvicorn
-
-    from app.http.server_protocol import create_protocol_class
-    from app.main import create_app
-
     settings = load_settings(data, database_url, host, port)
     # Bind the port first: a server that cannot listen must not create keys, which are shown only once.
-    with bind_port(settings) as listener, open_migrated_database(settings) as ready:
+    with bind_port(settings) as listener, open_migrated_database(settings) as ready, ExitStack() as stack:
         ensure_workspace(ready, out)
+        background = (
+            stack.enter_context(run_background_process(ready, worker=worker)) if ready.background_process else None
+        )
         port = listener.getsockname()[1]
         out.print(f"[bold green]Segue {__version__}[/bold green] on [bold]http://{ready.host}:{port}[/bold]")
-        app = create_app(ready, worker=worker, tune_gc=True)
-        config = uvicorn.Config(
-            app,
-            loop="uvloop",
-            http=create_protocol_class(app),
-            ws="none",  # Uvicorn would log the URL of each attempt to open a WebSocket, with the token in its query.
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=30,
-            server_header=False,
-        )
-        server = uvicorn.Server(config)
-        with suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
-    if not server.started:
+        # Imported here, because both processes then import the application at the same time.
+        from app.cli.server import run_server
+
+        has_started = run_server(ready, background, listener, worker=worker)
+    if not has_started:
         raise typer.Exit(1)
 
 

@@ -11,6 +11,9 @@ from starlette.requests import ClientDisconnect, Request
 
 from app.errors import BadRequest, BodyTooLarge, InvalidBody
 
+KEPT_BODY: Final = "segue.body"
+"""Key of a request's scope under which :func:`read_struct` keeps the body."""
+
 _MODEL_BYTES_MAX: Final = 100_000
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -78,9 +81,11 @@ async def read_struct(
 ) -> _Struct:
     """Read a body and convert it to ``struct``, with exact numbers. Raise :class:`BadRequest` if it does not match.
 
-    If ``may_be_empty``, an empty body counts as an empty object.
+    If ``may_be_empty``, an empty body counts as an empty object. The request keeps the body, so that
+    :mod:`app.http.background_reads` can forward it.
     """
     body = await read_body(request, bytes_max)
+    request.scope[KEPT_BODY] = body
     data = {} if may_be_empty and not body else parse_json(body)
     try:
         return msgspec.convert(data, struct)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, cast
 
 from starlette.requests import Request
 
 from app.config import Settings
-from app.errors import Overloaded
+from app.http.background_reads import BackgroundReads
+from app.http.heavy_reads import HeavyReads
 from app.http.outbound_client import OutboundClient
 from app.http.rate_limits import RateLimits
 from app.ingest.submit import Ingest
@@ -23,30 +22,7 @@ from app.registry.key_usage import KeyUsage
 from app.registry.registry import Registry
 from app.registry.segment_usage import SegmentUsage
 
-_HEAVY_READS_MAX: Final = 2
-_RETRY_SECONDS: Final = 5
 _MEMBER_LISTS_MAX: Final = 3
-
-
-class HeavyReadSlots:
-    """Concurrency limit for reads that scan all customers. A request beyond it is refused and can be retried."""
-
-    def __init__(self, slots: int = _HEAVY_READS_MAX) -> None:
-        self._free_slots = slots
-
-    @contextmanager
-    def acquire(self) -> Iterator[None]:
-        """Hold one slot. Raise :class:`Overloaded` if none is free."""
-        if not self._free_slots:
-            raise Overloaded(
-                f"{_HEAVY_READS_MAX} reads over all customers are already running; try again later.",
-                _RETRY_SECONDS,
-            )
-        self._free_slots -= 1
-        try:
-            yield
-        finally:
-            self._free_slots += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +41,9 @@ class Services:
     live_updates: LiveUpdates
     outbound: OutboundClient
     write_probe: WriteProbe
-    heavy_read_slots: HeavyReadSlots = field(default_factory=HeavyReadSlots)
+    heavy_reads: HeavyReads
+    background_reads: BackgroundReads | None
+    """Forwards reads to the background process; None if this process answers every read itself."""
     member_list_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MEMBER_LISTS_MAX))
     """Limits concurrent member lists and counts, which are slow during a backfill and hold a connection."""
 

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-POLL_SECONDS: Final = 1.0
+POLL_SECONDS: Final = 0.25
 """Interval in seconds between two checks of the connection."""
 
 _Result = TypeVar("_Result")

@@ -14,8 +14,10 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from app.errors import Overloaded, SegueError
+from app.http.dependencies import get_services
 from app.http.responses import encode_json, problem_response
 from app.postgres.pool import UNREACHABLE
+from app.queries.replay_limit import HeavyRead
 
 CLIENT_CLOSED_REQUEST: Final = 499
 """Status that nginx uses for a client that disconnected; it appears only in logs and metrics."""
@@ -27,6 +29,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(SegueError, _handle_segue_error)
     for error in UNREACHABLE:
         app.add_exception_handler(error, _handle_unreachable_database)
+    app.add_exception_handler(HeavyRead, _forward_heavy_read)
     app.add_exception_handler(ClientDisconnect, _handle_disconnect)
     app.add_exception_handler(HTTPException, _handle_http_exception)
     app.add_exception_handler(RequestValidationError, _handle_invalid_parameter)
@@ -36,6 +39,19 @@ async def _handle_segue_error(request: Request, error: Exception) -> Response:
     del request
     assert isinstance(error, SegueError)
     return problem_response(error)
+
+
+async def _forward_heavy_read(request: Request, error: Exception) -> Response:
+    """Let the background process answer a read that is too heavy for this process."""
+    del error
+    background_reads = get_services(request).background_reads
+    assert background_reads is not None, "a process without a background process answers every read"
+    try:
+        return await background_reads.forward(request)
+    except ClientDisconnect as disconnect:
+        return await _handle_disconnect(request, disconnect)
+    except SegueError as refusal:
+        return problem_response(refusal)
 
 
 async def _handle_unreachable_database(request: Request, error: Exception) -> Response:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -13,12 +13,13 @@ from app.postgres.pool import Connection, Pool
 from app.projection.coverage import BEFORE_NUMBERS
 from app.projection.log_replay import ReplayedCustomer, replay_log
 from app.projection.partial_replay import replay_for_rules
-from app.projection.state import State, first_seen_of
+from app.projection.state import State, count_messages, first_seen_of
 from app.queries.customer_state import sort_identities
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import Identity
 
 CHUNK_CUSTOMERS: Final = 200
+_BATCH_MESSAGES_MAX: Final = 20_000
 
 _FIRST: Final = bytes(16)
 _LAST: Final = b"\xff" * 16
@@ -66,16 +67,37 @@ async def fold_customers(
     """Fold each customer up to ``now``, from the part of the log that the rules of ``ruleset`` read.
 
     The stored state contains the instant of the first message. If the state is stale or was written before rules had
-    numbers, the whole log is read.
+    numbers, the whole log is read. Customers with long histories are read in batches, which bounds the memory.
     """
-    rows = await connection.fetch(_STATES, ids)
+    folded: dict[bytes, ReplayedCustomer] = {}
+    for rows in _split_by_messages(await connection.fetch(_STATES, ids)):
+        folded |= await _fold_batch(connection, rows, ruleset, now)
+    return {id: folded.get(id) or ReplayedCustomer(State(), []) for id in ids}
+
+
+def _split_by_messages(rows: Sequence[Any]) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    messages = 0
+    for row in rows:
+        messages += count_messages(row["state"])
+        if batch and messages > _BATCH_MESSAGES_MAX:
+            yield batch
+            batch, messages = [], count_messages(row["state"])
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+async def _fold_batch(
+    connection: Connection, rows: Sequence[Any], ruleset: Ruleset, now: int
+) -> dict[bytes, ReplayedCustomer]:
     first_seen = {
         row["id"]: first_seen_of(row["state"]) for row in rows if not row["stale"] and row["revision"] != BEFORE_NUMBERS
     }
     replayed, _ = await replay_for_rules(connection, first_seen, ruleset, now)
-    if unreadable_ids := [id for id in ids if first_seen.get(id) is None]:
+    if unreadable_ids := [row["id"] for row in rows if first_seen.get(row["id"]) is None]:
         replayed |= await replay_log(connection, unreadable_ids, ruleset, now)
-    return {id: replayed.get(id) or ReplayedCustomer(State(), []) for id in ids}
+    return replayed
 
 
 async def label_customers(connection: Connection, ids: Sequence[bytes]) -> list[LabelledCustomer]:

@@ -22,8 +22,10 @@ _QUIETED_LOGGERS: Final = ("httpx", "httpcore", "asyncio", "alembic", "asyncpg.p
 """Libraries whose info records are too verbose or contain URLs with ids; only their warnings are logged."""
 
 
-def configure(level: str = "info", *, access_log: bool = False) -> None:
+def configure(level: str = "info", *, access_log: bool = False, process: str | None = None) -> None:
     """Configure structlog and the standard library's logging; a later call replaces an earlier one.
+
+    ``process`` is the name of this process, which every record then contains.
 
     Call it before uvicorn starts, and pass ``log_config=None`` to uvicorn so that it does not configure logging itself.
 
@@ -37,6 +39,7 @@ def configure(level: str = "info", *, access_log: bool = False) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([] if process is None else [_add_process(process)]),
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -56,6 +59,13 @@ def configure(level: str = "info", *, access_log: bool = False) -> None:
     logging.getLogger("uvicorn.access").disabled = not access_log
     for name in _QUIETED_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _add_process(name: str) -> Processor:
+    def add_process(_logger: object, _method: str, event: EventDict) -> EventDict:
+        return {**event, "process": name}
+
+    return add_process
 
 
 def _build_renderers() -> list[Processor]:

@@ -98,6 +98,18 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self._loop_lag = Histogram(
+            "segue_loop_lag_seconds",
+            "Time for which the event loop was held by other work, measured every 50 milliseconds.",
+            buckets=_STEP_SECONDS,
+            registry=registry,
+        )
+        self._background_running = Gauge(
+            "segue_background_running", "Whether the background process of this server runs: 1 or 0.", registry=registry
+        )
+        self._background_restarts = Gauge(
+            "segue_background_restarts", "Restarts of the background process of this server.", registry=registry
+        )
         self._requests = Counter(
             "segue_requests", "Requests by route and status.", ["method", "route", "status"], registry=registry
         )
@@ -210,6 +222,14 @@ class Metrics:
         """Register functions that return the used and open connections; they are called at each scrape."""
         self._pool_used.set_function(used)
         self._pool_size.set_function(size)
+
+    def watch_background(self, is_running: Callable[[], bool], restarts: Callable[[], int]) -> None:
+        """Register functions that describe the background process; they are called at each scrape."""
+        self._background_running.set_function(is_running)
+        self._background_restarts.set_function(restarts)
+
+    def observe_loop_lag(self, seconds: float) -> None:
+        self._loop_lag.observe(seconds)
 
     def watch_streams(self, open: Callable[[], int]) -> None:
         """Register a function that returns the number of open streams; it is called at each scrape."""

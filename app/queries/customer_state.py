@@ -18,6 +18,8 @@ from app.projection.fold import NeedsReplay, fold
 from app.projection.log_replay import replay_log
 from app.projection.partial_replay import replay_for_rules
 from app.projection.state import Cause, State, first_seen_of, read_state, write_state
+from app.projection.time_slices import TimeSlices
+from app.queries.replay_limit import UNLIMITED, check_replay_length
 from app.rules.engine.ruleset import Ruleset
 from app.rules.engine.truth import Truth
 from app.touchpoint import STRENGTH, Identity
@@ -100,22 +102,30 @@ async def states_at(
     points_max: int,
     *,
     with_values: bool = False,
+    messages_max: int = UNLIMITED,
 ) -> dict[bytes, State]:
     """Return each customer's state at exactly ``instant``, which may be before the stored state's instant.
 
-    With ``with_values``, the states also contain the data for computed traits. Requires a snapshot.
+    With ``with_values``, the states also contain the data for computed traits. Requires a snapshot. Raise
+    :class:`HeavyRead` if customers with more than ``messages_max`` messages in total need a replay.
     """
     states: dict[bytes, State] = {}
     to_replay: list[bytes] = []
     born: dict[bytes, int | None] = {}
+    replayed_states: list[bytes] = []
+    slices = TimeSlices()
     for row in rows:
+        await slices.give_way_if_due()
         state = advance_to(row, ruleset, instant, points_max)
         if state is not None and state.at <= instant and not _needs_log(state, ruleset, with_values):
             states[row.id] = state
-        elif row.stale or row.revision == BEFORE_NUMBERS:
+            continue
+        replayed_states.append(row.state)
+        if row.stale or row.revision == BEFORE_NUMBERS:
             to_replay.append(row.id)
         else:
             born[row.id] = first_seen_of(row.state)
+    check_replay_length(replayed_states, messages_max)
     replayed, _ = await replay_for_rules(connection, born, ruleset, instant)
     if to_replay:
         replayed |= await replay_log(connection, to_replay, ruleset, instant)

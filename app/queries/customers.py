@@ -14,6 +14,7 @@ from app.projection.intervals import Interval, continue_intervals
 from app.projection.log_replay import replay_log
 from app.projection.state import State, last_decided_at
 from app.projection.stored_intervals import interval_from_row
+from app.projection.time_slices import TimeSlices
 from app.queries.customer_state import (
     CurrentStage,
     Customer,
@@ -24,6 +25,7 @@ from app.queries.customer_state import (
     states_at,
 )
 from app.queries.explanations import Explanation, explain_rule, replay_for_explanation
+from app.queries.replay_limit import check_replay_length
 from app.registry.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 from app.rules.language.references import Definition
@@ -65,12 +67,16 @@ class CustomerQueries:
 
     ``now`` is an argument because a request reads the clock once. With ``past``, ``now`` is an instant of the past: the
     log is replayed up to it, and ``valid_until`` treats later messages as future messages.
+
+    Every method raises :class:`app.queries.replay_limit.HeavyRead` if it would replay more than ``read_messages_max``
+    messages.
     """
 
     def __init__(self, pool: Pool, registry: Registry, settings: Settings) -> None:
         self._pool = pool
         self._registry = registry
         self._points_max = settings.series_points_max
+        self._messages_max = settings.read_messages_max
 
     async def customer(self, ids: Sequence[bytes], now: int, *, past: bool = False) -> Customer:
         """Return the customer of the first identity that has one. Raise :class:`NotFound` if no identity has one."""
@@ -99,8 +105,9 @@ class CustomerQueries:
             if row is None:
                 raise NotFound("No customer has this identity.")
             definitions, *stored, kinds, values = row
+            id, stored_state = stored[:2]
+            check_replay_length([stored_state], self._messages_max)
             ruleset = await self._registry.rules.read_at(connection, definitions)
-            id = stored[0]
             replayed = await replay_log(connection, [id], ruleset, now)
         state = replayed[id].state if id in replayed else State()
         customer = build_customer(id, kinds, values, state, ruleset, now, POINTS_UNLIMITED)
@@ -116,8 +123,18 @@ class CustomerQueries:
             ruleset = await self._registry.rules.read(connection)
             rows = await connection.fetch(_CUSTOMERS, places, identity_ids)
             stored = {row["id"]: StoredState(*row[1:6]) for row in rows}
-            states = await states_at(connection, stored.values(), ruleset, now, self._points_max, with_values=True)
+            states = await states_at(
+                connection,
+                stored.values(),
+                ruleset,
+                now,
+                self._points_max,
+                with_values=True,
+                messages_max=self._messages_max,
+            )
+            slices = TimeSlices()
             for place, id, *_, kinds, values in rows:
+                await slices.give_way_if_due()
                 customers[place] = build_customer(id, kinds, values, states[id], ruleset, now, POINTS_UNLIMITED)
         return customers
 
@@ -142,6 +159,7 @@ class CustomerQueries:
                 meanings = [ruleset.number_of[id] for id in definition_ids]
                 rows = await connection.fetch(_INTERVALS, row.id, definition_ids, as_of, meanings)
                 return row.id, [interval_from_row(interval) for interval in rows], as_of
+            check_replay_length([row.state], self._messages_max)
             replayed = await replay_log(connection, [row.id], ruleset, now)
         changes: Iterable[Transition] = replayed[row.id].changes if row.id in replayed else ()
         requested_ids = set(definition_ids)
@@ -157,6 +175,7 @@ class CustomerQueries:
         """
         async with snapshot(self._pool) as connection:
             row, ruleset = await self._read_customer(connection, ids)
+            check_replay_length([row.state], self._messages_max)
             definition = _find_definition(ruleset, "segment", key)
             return definition, await explain_rule(connection, row.id, f"segment:{key}", ruleset, now)
 
@@ -169,6 +188,7 @@ class CustomerQueries:
         """
         async with snapshot(self._pool) as connection:
             row, ruleset = await self._read_customer(connection, ids)
+            check_replay_length([row.state], self._messages_max)
             definition = _find_definition(ruleset, "journey", key)
             stage = (await replay_for_explanation(connection, row.id, ruleset, now)).current_stage(key)
             stages = [
@@ -184,6 +204,7 @@ class CustomerQueries:
         """
         async with snapshot(self._pool) as connection:
             row, ruleset = await self._read_customer(connection, ids)
+            check_replay_length([row.state], self._messages_max)
             definition = _find_definition(ruleset, "trait", key)
             explained = await replay_for_explanation(
                 connection, row.id, ruleset.ruleset_for_explanation(f"trait:{key}"), now

@@ -16,6 +16,7 @@ from app.postgres.pool import Connection
 from app.projection.fold import POINTS_UNLIMITED, fold
 from app.projection.log_replay import read_inputs
 from app.projection.state import State
+from app.projection.time_slices import TimeSlices, fold_in_slices
 from app.queries.customer_state import CurrentStage, current_stage_of, truth_of, valid_until
 from app.rules.engine.json_equality import digest_value
 from app.rules.engine.ruleset import Ruleset
@@ -97,7 +98,7 @@ async def replay_for_explanation(
     inputs = await read_inputs(connection, customer, ruleset)
     bucketing_keys = await bucketing_keys_of(connection, [customer]) if ruleset.reads_bucketing_key else {}
     state = State(bucketing_key=bucketing_keys.get(customer))
-    fold(state, ruleset, inputs, now, POINTS_UNLIMITED)
+    await fold_in_slices(state, ruleset, inputs, now, TimeSlices())
     messages: dict[str, list[tuple[int, str]]] = {}
     for input in inputs:
         if input.at <= now:

@@ -19,6 +19,7 @@ from app.config import Settings
 from app.errors import Overloaded, RateLimited
 from app.postgres.pool import UNREACHABLE, Clock, Pool
 from app.queries.public_profile import PublicProfile, public_profile_of
+from app.queries.replay_limit import HeavyRead
 from app.queries.visitor_customers import VisitorCustomers, identity_ids_of
 from app.registry.access import WriteKeyGrant
 from app.registry.registry import Registry
@@ -197,13 +198,19 @@ class LiveUpdates:
             await self._publish_profiles(changed, now)
         except UNREACHABLE:
             raise
+        except HeavyRead:
+            # A page whose visitor has a very long history keeps its profile until the worker has stored the state.
+            if len(changed) == 1:
+                return
         except Exception:  # noqa: BLE001 - every customer is then published alone
             _log.exception("streams.publish_failed", streams=len(changed))
             if len(changed) == 1:
                 changed[0].close()
                 return
-            for stream in changed:
-                await self._publish_chunk([stream], now)
+        else:
+            return
+        for stream in changed:
+            await self._publish_chunk([stream], now)
 
     async def _publish_profiles(self, changed: list[VisitorStream], now: int) -> None:
         """Publish a profile to each stream.

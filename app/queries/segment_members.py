@@ -18,6 +18,7 @@ from app.projection.coverage import Coverage
 from app.projection.fold import POINTS_UNLIMITED, NeedsReplay
 from app.projection.state import State
 from app.queries.customer_state import StoredState, sort_identities, states_at, truth_of, valid_until
+from app.queries.replay_limit import check_replay_length
 from app.registry.registry import Registry
 from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import SECOND, Identity
@@ -129,12 +130,13 @@ class SegmentMemberQueries:
         self._pool = pool
         self._registry = registry
         self._points_max = settings.series_points_max
+        self._messages_max = settings.read_messages_max
 
     async def list_members(self, segment: str, as_of: int, after: bytes | None, items_max: int) -> MemberPage:
         """Return a page of members in the order of their ids. Raise :class:`NotFound` if the segment is not defined."""
         async with snapshot(self._pool) as connection:
             ruleset = await self._ruleset(connection, segment)
-            query = _SegmentQuery(connection, ruleset, f"segment:{segment}", as_of, self._points_max)
+            query = self._query(connection, ruleset, segment, as_of)
             ids, next_after = await query.find_member_ids(after or _FIRST_ID, items_max)
             return MemberPage(await query.describe_members(ids), next_after)
 
@@ -142,9 +144,11 @@ class SegmentMemberQueries:
         """Return the number of members. Raise :class:`NotFound` if the segment is not defined."""
         async with snapshot(self._pool) as connection:
             ruleset = await self._ruleset(connection, segment)
-            return await _SegmentQuery(
-                connection, ruleset, f"segment:{segment}", as_of, self._points_max
-            ).count_members()
+            return await self._query(connection, ruleset, segment, as_of).count_members()
+
+    def _query(self, connection: Connection, ruleset: Ruleset, segment: str, as_of: int) -> _SegmentQuery:
+        rule_id = f"segment:{segment}"
+        return _SegmentQuery(connection, ruleset, rule_id, as_of, self._points_max, self._messages_max)
 
     async def read_fill_progress(self, kind: str | None = None, key: str | None = None) -> FillProgress:
         """Return the progress of one definition, or of its candidate if one exists; of all if ``kind`` is None."""
@@ -182,9 +186,21 @@ def _target_revision(ruleset: Ruleset, kind: str | None, key: str | None) -> int
 
 
 class _SegmentQuery:
-    """One query about one segment, in one snapshot."""
+    """One query about one segment, in one snapshot.
 
-    def __init__(self, connection: Connection, ruleset: Ruleset, rule_id: str, as_of: int, points_max: int) -> None:
+    It raises :class:`app.queries.replay_limit.HeavyRead` if it would replay more than ``messages_max`` messages in one
+    batch, or compute about as many customers.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        ruleset: Ruleset,
+        rule_id: str,
+        as_of: int,
+        points_max: int,
+        messages_max: int,
+    ) -> None:
         self._connection = connection
         self._ruleset = Coverage(ruleset).rules_for(rule_id)
         self._rule_id = rule_id
@@ -192,6 +208,9 @@ class _SegmentQuery:
         self._needed = Coverage(ruleset).required_revision(rule_id)
         self._as_of = as_of
         self._points_max = points_max
+        self._messages_max = messages_max
+        self._messages_left = messages_max
+        """Each computed customer counts as one message, so that many short histories reach the limit too."""
 
     async def find_member_ids(self, after: bytes, items_max: int) -> tuple[list[bytes], bytes | None]:
         """Return the ids of members in order, and the id after which the next page begins, or None."""
@@ -232,6 +251,7 @@ class _SegmentQuery:
         if not ids:
             return []
         rows = [StoredState(*row) for row in await self._connection.fetch(_ROWS, ids)]
+        rows_by_id = {row.id: row for row in rows}
         states = await self._read_states(rows)
         identities = {row["customer_id"]: row for row in await self._connection.fetch(_IDENTITIES, ids)}
         return [
@@ -239,22 +259,24 @@ class _SegmentQuery:
                 id,
                 sort_identities(identities[id]["kinds"], identities[id]["values"]),
                 truth_of(states[id], self._ruleset, self._rule_id).since,
-                await self._valid_until(id, states[id]),
+                await self._valid_until(rows_by_id[id], states[id]),
             )
             for id in ids
         ]
 
-    async def _valid_until(self, id: bytes, state: State) -> int | None:
+    async def _valid_until(self, row: StoredState, state: State) -> int | None:
         try:
             return valid_until(state, self._ruleset, self._points_max).get(self._rule_id)
         except NeedsReplay:
-            row = StoredState(id, b"", None, self._needed, True)
-            replayed = await states_at(self._connection, [row], self._ruleset, self._as_of, self._points_max)
-            return valid_until(replayed[id], self._ruleset, POINTS_UNLIMITED).get(self._rule_id)
+            replayed = await self._read_states([msgspec.structs.replace(row, stale=True)])
+            return valid_until(replayed[row.id], self._ruleset, POINTS_UNLIMITED).get(self._rule_id)
 
     async def _read_outdated(self, after: bytes) -> list[StoredState]:
         rows: list[Any] = await self._connection.fetch(_OUTDATED, self._needed, self._as_of, after, _BATCH_CUSTOMERS)
-        return [StoredState(*row) for row in rows]
+        outdated = [StoredState(*row) for row in rows]
+        check_replay_length([row.state for row in outdated], self._messages_left)
+        self._messages_left -= len(outdated)
+        return outdated
 
     async def _read_stored_members(
         self, after: bytes, horizon: bytes | None, outdated: Sequence[StoredState], items_max: int
@@ -270,4 +292,6 @@ class _SegmentQuery:
         return [id for id, state in states.items() if truth_of(state, self._ruleset, self._rule_id).holds]
 
     async def _read_states(self, rows: Sequence[StoredState]) -> dict[bytes, State]:
-        return await states_at(self._connection, rows, self._ruleset, self._as_of, self._points_max)
+        return await states_at(
+            self._connection, rows, self._ruleset, self._as_of, self._points_max, messages_max=self._messages_max
+        )

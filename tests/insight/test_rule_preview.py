@@ -15,7 +15,7 @@ import app.queries.explanations
 from app.config import Settings
 from app.errors import Overloaded
 from app.formats.timestamps import rfc3339
-from app.http.dependencies import HeavyReadSlots
+from app.http.heavy_reads import HeavyReads
 from app.insight.rule_preview import _estimate_total
 from app.postgres.pool import FrozenClock
 from app.touchpoint import HOUR
@@ -213,8 +213,8 @@ async def test_preview_refuses_invalid_options(populated_app: RunningApp, option
 
 
 async def test_heavy_reads_are_limited_to_two(populated_app: RunningApp) -> None:
-    slots = populated_app.app.state.services.heavy_read_slots
-    with slots.acquire(), slots.acquire():
+    slots = populated_app.app.state.services.heavy_reads
+    with slots.acquire_slot(), slots.acquire_slot():
         for method, path, body in (
             ("POST", "segments/preview", {"rule": {"everyone": True}}),
             ("POST", "segments/viewers/dry-run", {"rule": {"everyone": True}}),
@@ -227,10 +227,10 @@ async def test_heavy_reads_are_limited_to_two(populated_app: RunningApp) -> None
             assert (response.status_code, response.json()["code"]) == (503, "overloaded"), path
             assert response.headers["retry-after"].isdigit()
     await asyncio.gather(*(preview(populated_app, {"everyone": True}) for _ in range(2)))
-    slots = HeavyReadSlots(1)
-    with pytest.raises(ZeroDivisionError), slots.acquire():
+    reads = HeavyReads(runs_here=True, slots=1)
+    with pytest.raises(ZeroDivisionError), reads.acquire_slot():
         raise ZeroDivisionError
-    with slots.acquire(), pytest.raises(Overloaded), slots.acquire():
+    with reads.acquire_slot(), pytest.raises(Overloaded), reads.acquire_slot():
         pass
 
 
@@ -287,7 +287,7 @@ async def test_disconnect_cancels_scan_and_frees_resources(
     assert statuses[0] == 499
     services = populated_app.app.state.services
     assert services.pool.get_idle_size() == services.pool.get_size(), "a database connection is still in use"
-    with services.heavy_read_slots.acquire(), services.heavy_read_slots.acquire():
+    with services.heavy_reads.acquire_slot(), services.heavy_reads.acquire_slot():
         pass
 
 

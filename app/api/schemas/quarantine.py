@@ -159,6 +159,7 @@ class HealthOut(BaseModel):
             "migrations": True,
             "writable": True,
             "reason": None,
+            "background": True,
             "sweep_lag_seconds": 0.0,
         },
     )
@@ -171,6 +172,9 @@ class HealthOut(BaseModel):
         Literal["database_unreachable", "not_migrated", "read_only", "disk_full", "write_failed", "other_settings"]
         | None
     ) = Field(description="Why the server is not ready; null if it is.")
+    background: bool | None = Field(
+        description="Whether the background process runs; null if this server has none. Ingestion does not need it."
+    )
     sweep_lag_seconds: float | None
 
 

@@ -1,0 +1,21 @@
+"""Limit of the messages that one read replays, so that long histories are read outside the serving process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from app.projection.state import count_messages
+
+UNLIMITED: Final = 10**12
+"""Value of ``read_messages_max`` in a process that answers every read itself."""
+
+
+class HeavyRead(Exception):
+    """A read would occupy the process that serves ingestion for too long. The background process must answer it."""
+
+
+def check_replay_length(states: Iterable[bytes], messages_max: int) -> None:
+    """Raise :class:`HeavyRead` if the customers with these stored states have more than ``messages_max`` messages."""
+    if sum(map(count_messages, states)) > messages_max:
+        raise HeavyRead
