@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +18,8 @@ from app.projection.state import Input, State
 from app.projection.time_slices import TimeSlices, fold_in_slices
 from app.rules.engine.ruleset import Ruleset
 from app.rules.engine.touchpoint_view import TouchpointView
+
+_CHUNK_ROWS: Final = 1_000
 
 
 class _LogSelection(msgspec.Struct, frozen=True):
@@ -84,7 +86,7 @@ async def replay_for_rules(
     """Fold for each customer only the messages that ``rules`` read, up to ``now``; also return how many were read.
 
     ``born`` maps a customer to the instant of its first message, from its state. The result excludes customers with
-    None.
+    None. Requires a transaction, because a cursor reads the log.
     """
     ids = [id for id, instant in born.items() if instant is not None]
     if not ids:
@@ -111,9 +113,7 @@ async def _read_inputs(
     inputs_by_place: list[list[Input]] = [[] for _ in ids]
     messages_read = 0
     if rules.leaves:
-        rows = await connection.fetch(_touchpoints_statement(selection), ids, selection.names)
-        messages_read += len(rows)
-        await _add_touchpoints(inputs_by_place, rows, rules, selection)
+        messages_read += await _add_touchpoints(inputs_by_place, connection, ids, rules, selection)
     if selection.needs_identifies:
         rows = await connection.fetch(_IDENTIFIES, ids)
         messages_read += len(rows)
@@ -143,23 +143,31 @@ def _touchpoints_statement(selection: _LogSelection) -> str:
 
 
 async def _add_touchpoints(
-    inputs_by_place: list[list[Input]], rows: Sequence[Any], rules: Ruleset, selection: _LogSelection
-) -> None:
+    inputs_by_place: list[list[Input]],
+    connection: Connection,
+    ids: Sequence[bytes],
+    rules: Ruleset,
+    selection: _LogSelection,
+) -> int:
+    """Add the touchpoints that the rules can match; return how many were read. Documents are read in small chunks."""
     slices = TimeSlices()
+    touchpoints_read = 0
     leaves_by_name, match_touchpoint = selection.leaves_by_name, rules.match_touchpoint
-    if leaves_by_name is not None:
-        for place, at, message_id, source, name, _ in rows:
+    statement = _touchpoints_statement(selection)
+    async for row in connection.cursor(statement, ids, selection.names, prefetch=_CHUNK_ROWS):
+        place, at, message_id, source, name, channel, *documents = row
+        touchpoints_read += 1
+        if leaves_by_name is not None:
             inputs_by_place[place - 1].append(Input(at, message_id, source, leaves_by_name[name], None))
-            await slices.give_way_if_due()
-        return
-    for place, at, message_id, source, name, channel, *documents in rows:
-        properties, context, traits = documents or (b"{}", b"{}", None)
-        leaves, leaf_values = match_touchpoint(
-            TouchpointView(name, channel, source, at, properties, context, traits or b"{}")
-        )
-        if leaves:
-            inputs_by_place[place - 1].append(Input(at, message_id, source, leaves, None, leaf_values))
+        else:
+            properties, context, traits = documents or (b"{}", b"{}", None)
+            leaves, leaf_values = match_touchpoint(
+                TouchpointView(name, channel, source, at, properties, context, traits or b"{}")
+            )
+            if leaves:
+                inputs_by_place[place - 1].append(Input(at, message_id, source, leaves, None, leaf_values))
         await slices.give_way_if_due()
+    return touchpoints_read
 
 
 def merge_inputs(inputs: Iterable[Input], more_inputs: Iterable[Input]) -> list[Input]:
