@@ -18,7 +18,7 @@ async def test_livez_and_readyz_report_a_healthy_server(service: RunningApp) -> 
     assert (await service.client.get("/livez")).json() == {"live": True}
     assert (await service.client.get("/readyz")).json() == {
         "ready": True, "database": True, "migrations": True, "writable": True, "reason": None,
-        "sweep_lag_seconds": 0.0,
+        "background": None, "sweep_lag_seconds": 0.0,
     }  # fmt: skip
 
 
