@@ -82,16 +82,16 @@ def create_app(
 
     Args:
         worker: also expire time-based truths and backfill definitions in this process.
-        background: the process that runs the worker and answers heavy reads, instead of this one.
-        is_background: this application is that process.
+        background: the process that, instead of this one, runs the worker and answers heavy reads.
+        is_background: this application is in that process.
         network: replaces the internet, from which the certificates of some tools are downloaded (for tests).
         tune_gc: make garbage collection cheap for a process that runs one application until it exits. Garbage of
             earlier applications in the same process would never be freed.
     """
-    metrics = Metrics()
-    clock = clock or Clock()
     if background is None:
         settings = settings.model_copy(update={"read_messages_max": UNLIMITED})
+    metrics = Metrics()
+    clock = clock or Clock()
     rate_limits = RateLimits(settings, clock.now)
     role = _Role(worker, background, is_background)
     app = FastAPI(
@@ -134,6 +134,11 @@ def create_app(
     add_site_routes(app)
     add_openapi(app)
     add_problem_handlers(app)
+    _add_ingress(app, metrics, rate_limits)
+    return app
+
+
+def _add_ingress(app: FastAPI, metrics: Metrics, rate_limits: RateLimits) -> None:
     app.add_middleware(
         IngressMiddleware,
         metrics=metrics,
@@ -142,12 +147,11 @@ def create_app(
         open_paths=_OPEN_PATHS,
         open_prefixes=_OPEN_PREFIXES,
     )
-    return app
 
 
 @dataclass(frozen=True, slots=True)
 class _Role:
-    """What this process does beside ingestion and light reads; the arguments of :func:`create_app`."""
+    """Work of this process beside ingestion and light reads; see the arguments of :func:`create_app`."""
 
     worker: bool
     background: BackgroundProcess | None
@@ -236,6 +240,13 @@ def _tune_gc() -> None:
     """
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
+
+
+def cancel_heavy_reads(app: FastAPI) -> None:
+    """Answer the reads that wait for the background process with 503, because this process stops."""
+    services: Services = app.state.services
+    if services.background_reads is not None:
+        services.background_reads.cancel_all()
 
 
 async def _prepare_database(clock: Clock, pool: Pool) -> None:

@@ -42,6 +42,7 @@ def _add_noop_routes() -> None:
 
 
 def _pause_sweeps_while_exists(file: Path) -> None:
+    os.environ["SEGUE_BACKGROUND_PROCESS"] = "false"  # The worker must run in this process, which replaces its method.
     sweep = Worker.sweep
 
     async def sweep_unless_paused(worker: Worker) -> int:

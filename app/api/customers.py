@@ -70,7 +70,7 @@ _BODY_BYTES_MAX = 1_000_000
 
 def add_customer_routes(app: FastAPI) -> None:
     secret = [Security(SecretKey())]
-    read_problems = describe_problems(400, 401, 403, 404)
+    read_problems = describe_problems(400, 401, 403, 404, 503, 504)
     app.router.routes.append(
         DirectRoute(
             "/v1/customers/{customer}",
@@ -103,7 +103,7 @@ def add_customer_routes(app: FastAPI) -> None:
             summary=summary,
             response_model=model,
             responses={
-                **describe_problems(400, 401, 403, 404, 422),
+                **describe_problems(400, 401, 403, 404, 422, 503, 504),
                 **({} if path == "touchpoints" else ETAG_RESPONSES),
             },
             dependencies=secret,
@@ -117,7 +117,7 @@ def add_customer_routes(app: FastAPI) -> None:
         operation_id="lookup_customers",
         summary="Look up several customers",
         response_model=LookupOut,
-        responses=describe_problems(400, 401, 403),
+        responses=describe_problems(400, 401, 403, 503, 504),
         dependencies=secret,
         openapi_extra=describe_json_body(LookupIn),
     )

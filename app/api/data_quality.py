@@ -64,11 +64,11 @@ def add_data_quality_routes(app: FastAPI) -> None:
         ),
         (entry, "DELETE", drop_plan_entry, None, 204, None, (404, 422), "Remove an event from the plan"),
         (
-            "/v1/data-quality/anomalies", "GET", list_anomalies, AnomaliesOut, 200, None, (422, 503),
+            "/v1/data-quality/anomalies", "GET", list_anomalies, AnomaliesOut, 200, None, (422, 503, 504),
             "List anomalies",
         ),
         (
-            "/v1/data-quality/trait-coverage", "GET", get_trait_coverage, TraitCoverageOut, 200, None, (422, 503),
+            "/v1/data-quality/trait-coverage", "GET", get_trait_coverage, TraitCoverageOut, 200, None, (422, 503, 504),
             "Get trait coverage",
         ),
         (

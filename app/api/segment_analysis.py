@@ -45,7 +45,7 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
             preview_rule,
             PreviewOut,
             describe_json_body(PreviewIn),
-            (400, 422, 503),
+            (400, 422, 503, 504),
             "Preview a rule",
         ),
         (
@@ -54,7 +54,7 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
             get_segment_health,
             SegmentHealthReportOut,
             None,
-            (503,),
+            (503, 504),
             "Report overlapping, duplicate and unused segments",
         ),
         (
@@ -63,7 +63,7 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
             dry_run_segment,
             DryRunOut,
             describe_json_body(DryRunIn),
-            (400, 404, 422, 503),
+            (400, 404, 422, 503, 504),
             "Show who a changed rule would move",
         ),
         (
@@ -72,7 +72,7 @@ def add_segment_analysis_routes(app: FastAPI) -> None:
             verify_segment,
             VerifiedOut,
             describe_json_body(VerifyIn, required=False),
-            (400, 404, 503),
+            (400, 404, 503, 504),
             "Verify a segment against the log",
         ),
     ):

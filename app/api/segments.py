@@ -33,7 +33,7 @@ def add_segment_routes(app: FastAPI) -> None:
             operation_id=endpoint.__name__,
             summary=summary,
             response_model=model,
-            responses=describe_problems(400, 401, 403, 404, 422),
+            responses=describe_problems(400, 401, 403, 404, 422, 503, 504),
             dependencies=[Security(SecretKey())],
         )
 

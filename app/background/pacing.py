@@ -29,7 +29,7 @@ class IngestionWatch:
         self.stored = 0
 
     async def update(self, connection: Connection) -> int:
-        """Read the count again; return 0, because this is no work."""
+        """Read the count again; return 0, so that the caller pauses."""
         self.stored = await connection.fetchval(_COUNT_STORED)
         return 0
 

@@ -2,7 +2,7 @@
 
 The process runs the worker and answers heavy reads, so that neither holds the event loop that serves ingestion
 (:mod:`app.http.background_reads`). It is a process group of its own, so Ctrl-C reaches only the serving process, which
-stops it. It reads its standard input, whose end tells it that the serving process has died.
+stops it. It reads its standard input, which ends when the serving process dies.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class BackgroundProcess:
             self._command,
             env=self._environment,
             stdin=subprocess.PIPE,
-            start_new_session=True,
+            process_group=0,
         )
 
 

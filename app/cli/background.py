@@ -28,7 +28,7 @@ from app.http.read_limits import ReadLimitsMiddleware
 from app.main import create_app
 from app.observability import logging
 
-_NICENESS: Final = 5
+_NICENESS: Final = 10
 """Priority below the serving process: if CPUs are scarce, ingestion gets most of their time."""
 
 _MEMORY_SECONDS: Final = 0.1

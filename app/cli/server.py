@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import uvicorn
-from fastapi import FastAPI
 
 from app import main
 from app.background.process import BackgroundProcess
 from app.config import Settings
-from app.http.dependencies import Services
 from app.http.server_protocol import create_protocol_class
 
 
 class _Server(uvicorn.Server):
     """A server that gives up heavy reads at once when it stops, and then answers the other requests in flight."""
 
+    def __init__(self, config: uvicorn.Config, cancel_heavy_reads: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._cancel_heavy_reads = cancel_heavy_reads
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        app = self.config.app
-        assert isinstance(app, FastAPI)
-        services: Services = app.state.services
-        if services.background_reads is not None:
-            services.background_reads.cancel_all()
+        self._cancel_heavy_reads()
         await super().shutdown(sockets)
 
 
@@ -32,18 +32,17 @@ def run_server(
 ) -> bool:
     """Serve until SIGINT or SIGTERM; return False if the application could not start."""
     app = main.create_app(settings, worker=worker, tune_gc=True, background=background)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            loop="uvloop",
-            http=create_protocol_class(app),
-            ws="none",  # Uvicorn would log the URL of each attempt to open a WebSocket, with the token in its query.
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=30,
-            server_header=False,
-        )
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=create_protocol_class(app),
+        ws="none",  # Uvicorn would log the URL of each attempt to open a WebSocket, with the token in its query.
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=30,
+        server_header=False,
     )
+    server = _Server(config, partial(main.cancel_heavy_reads, app))
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return server.started

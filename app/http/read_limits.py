@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import ReadTimedOut, ReadTooLarge, SegueError
 from app.http.responses import problem_response
 
-_SECONDS_REMEDY: Final = "Read less at once: a sample, `within_ms`, or a shorter list."
+_REMEDY: Final = "Read less at once: a sample, `within_ms`, or a shorter list."
 
 
 class ReadLimitsMiddleware:
@@ -50,16 +50,13 @@ class ReadLimitsMiddleware:
         try:
             await asyncio.wait((read, disconnect), timeout=self._seconds_max, return_when=asyncio.FIRST_COMPLETED)
             if self._is_out_of_memory:
-                return ReadTooLarge("The background process reached its memory limit. " + _SECONDS_REMEDY)
+                return ReadTooLarge(f"The background process reached its memory limit. {_REMEDY}")
             if read.done():
                 read.result()
                 return None
-            is_late = not disconnect.done()
-            return (
-                ReadTimedOut(f"The read took longer than {self._seconds_max:g} seconds. " + _SECONDS_REMEDY)
-                if (is_late)
-                else None
-            )
+            if disconnect.done():
+                return None
+            return ReadTimedOut(f"The read took longer than {self._seconds_max:g} seconds. {_REMEDY}")
         finally:
             self._running.discard(read)
             for task in (read, disconnect):
@@ -100,7 +97,7 @@ class _Body:
 
 
 class _Response:
-    """Notes whether the response has started: then no error can be sent any more."""
+    """Notes whether the response has started, because an error response is then impossible."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

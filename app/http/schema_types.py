@@ -99,6 +99,7 @@ _DESCRIPTIONS = {
     "describes how to fix it.",
     429: "Too many requests. Retry after the seconds in Retry-After.",
     503: "The service is overloaded, or its database is unreachable. Retry after the seconds in Retry-After.",
+    504: "The read took longer than its time limit.",
 }
 
 COLLECT_PROBLEMS = describe_problems(400, 401, 403, 408, 429, 503)
