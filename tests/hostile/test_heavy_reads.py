@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +23,7 @@ HOT_CUSTOMERS = 5
 HOT_TOUCHPOINTS = 20_000
 MEASURED_SECONDS = 10.0
 SENDERS = 4
+ROUNDS = 3
 
 MakeServer = Callable[..., Server]
 
@@ -89,30 +91,34 @@ async def measure_rate(client: Client, name: str, seconds: float) -> float:
 
 async def test_quiet_customer_and_rate_beside_heavy_reads(make_server: MakeServer, database_url: str) -> None:
     server = make_server(database_url).start()
-    past = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    past = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     figures: dict[str, Latencies] = {}
     async with server.client() as client:
         await fill(client)
         await asyncio.sleep(5)
-        attacks: dict[str, list[Callable[[], Any]]] = {
-            "nothing": [],
-            "two previews of all customers": [lambda: preview(client), lambda: preview(client)],
-            "eight reads of a long history as of the past": [
-                lambda hot=hot: get(client, f"/v1/customers/hot-{hot % HOT_CUSTOMERS}?as_of={past.replace('+', '%2B')}")
-                for hot in range(8)
-            ],
-        }
-        for name, reads in attacks.items():
-            async with running(*(read() for read in reads)), quiet_customer(server) as latencies:
+        attacks: list[tuple[str, list[Coroutine[Any, Any, int]]]] = [
+            ("nothing", []),
+            ("two previews of all customers", [preview(client), preview(client)]),
+            (
+                "eight reads of a long history as of the past",
+                [get(client, f"/v1/customers/hot-{hot % HOT_CUSTOMERS}?as_of={past}") for hot in range(8)],
+            ),
+            ("eight explanations", [get(client, "/v1/customers/hot-0/journeys/six-stage/explain") for _ in range(8)]),
+        ]
+        for name, reads in attacks:
+            async with running(*reads), quiet_customer(server) as latencies:
                 await asyncio.sleep(MEASURED_SECONDS)
             figures[name] = latencies
             print(f"{name}: {latencies}")
-        alone = await measure_rate(client, "alone", MEASURED_SECONDS)
-        async with running(preview(client), preview(client)) as previews:
-            beside = await measure_rate(client, "beside", MEASURED_SECONDS)
-            assert not any(read.done() for read in previews), "the previews are too short for this measurement"
-        print(f"ingest alone {alone:.0f}/s, beside two previews {beside:.0f}/s, ratio {beside / alone:.2f}")
+        ratios = []
+        for number in range(ROUNDS):
+            alone = await measure_rate(client, f"alone-{number}", MEASURED_SECONDS)
+            async with running(preview(client), preview(client)) as previews:
+                beside = await measure_rate(client, f"beside-{number}", MEASURED_SECONDS)
+                assert not any(read.done() for read in previews), "the previews are too short for this measurement"
+            ratios.append(beside / alone)
+            print(f"ingest alone {alone:.0f}/s, beside two previews {beside:.0f}/s, ratio {ratios[-1]:.2f}")
     for name, latencies in figures.items():
         assert latencies.failures == 0, name
         assert latencies.percentile(99) < 0.1, (name, str(latencies))
-    assert beside / alone >= 0.8
+    assert statistics.median(ratios) >= 0.8
