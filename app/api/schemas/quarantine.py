@@ -173,7 +173,7 @@ class HealthOut(BaseModel):
         | None
     ) = Field(description="Why the server is not ready; null if it is.")
     background: bool | None = Field(
-        description="Whether the background process runs; null if this server has no such process. Ingestion does not need it."
+        description="Whether the background process runs; null if this server has no such process."
     )
     sweep_lag_seconds: float | None
 
