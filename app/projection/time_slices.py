@@ -47,8 +47,7 @@ async def fold_in_slices(
         changes += await _advance_in_slices(state, ruleset, min(now, step[0].at) - 1, slices, points_max)
         changes += fold(state, ruleset, step, instant, points_max)
         await slices.give_way_if_due()
-    changes += await _advance_in_slices(state, ruleset, now, slices, points_max)
-    return changes + fold(state, ruleset, (), now, points_max)
+    return changes + await _advance_in_slices(state, ruleset, now, slices, points_max)
 
 
 async def _advance_in_slices(
