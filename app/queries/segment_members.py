@@ -189,7 +189,7 @@ class _SegmentQuery:
     """One query about one segment, in one snapshot.
 
     It raises :class:`app.queries.replay_limit.HeavyRead` if it would replay more than ``messages_max`` messages in one
-    batch, or compute about as many customers.
+    batch, or compute more customers than this number.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class _SegmentQuery:
         self._points_max = points_max
         self._messages_max = messages_max
         self._messages_left = messages_max
-        """Each computed customer counts as one message, so that many short histories reach the limit too."""
+        """Each computed customer counts as one message, so a query over short histories reaches the limit too."""
 
     async def find_member_ids(self, after: bytes, items_max: int) -> tuple[list[bytes], bytes | None]:
         """Return the ids of members in order, and the id after which the next page begins, or None."""

@@ -31,7 +31,7 @@ class EndlessRead:
 
 
 class Caller:
-    """The connection of a caller that sends one body, and disconnects when the test says so."""
+    """The connection of a caller that sends one body, and disconnects when the test calls `disconnect`."""
 
     def __init__(self) -> None:
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
