@@ -157,11 +157,6 @@ class Server:
             os.kill(postmaster, signal.SIGKILL)
 
     @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    @property
     def postmaster(self) -> int | None:
         """Process id of the embedded PostgreSQL, or None if it does not run."""
         return EmbeddedPostgres(self.data).pid
