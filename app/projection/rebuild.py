@@ -94,6 +94,7 @@ def comparable(state: State, ruleset: Ruleset) -> State:
     leaves, and data that only archived definitions needed.
     """
     state.at = 0
+    state.searches = {}
     state.pending = [msgspec.structs.replace(input, leaves=tuple(sorted(input.leaves))) for input in state.pending]
     state.truths = {rule: truth for rule, truth in state.truths.items() if truth.since != state.born or truth.holds}
     state.series = {leaf: ruleset.leaves[leaf].prune_series(series) for leaf, series in state.series.items()}

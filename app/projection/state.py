@@ -77,6 +77,8 @@ class State(msgspec.Struct):
     """True if the state was truncated at its size limit: the next message forces a replay from the log."""
     bucketing_key: tuple[str, str] | None = None
     """Kind and value of the strongest, earliest identity; stored only if a rule reads it."""
+    searches: dict[Any, Any] = {}
+    """Cache of the rule engine, which is never stored: searches in points that a fold continues."""
 
 
 class _Stored(msgspec.Struct, array_like=True):

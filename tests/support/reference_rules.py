@@ -290,6 +290,7 @@ class Evaluator:
                 return False
             return "after_at_least" not in step or add(p.t, step["after_at_least"], zone) <= q.t
 
+        @cache
         def complete(place: int, last: TrackEntry) -> bool:
             if place < len(positive):
                 return any(

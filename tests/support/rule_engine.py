@@ -11,7 +11,7 @@ import msgspec
 from app.projection.fold import POINTS_UNLIMITED, NeedsReplay, Transition
 from app.projection.fold import fold as fold_moves
 from app.projection.log_replay import build_input
-from app.projection.state import Input, State
+from app.projection.state import Input, State, read_state, write_state
 from app.rules.engine.ruleset import Ruleset, compile_ruleset
 from app.rules.engine.series import Series
 from app.rules.engine.touchpoint_view import TouchpointView
@@ -32,6 +32,7 @@ class CustomerFacts(msgspec.Struct):
     truths: dict[str, Truth] = {}
     born: int | None = 0
     bucketing_key: tuple[str, str] | None = PERSON
+    searches: dict[Any, Any] = {}
 
 
 def segment(key: str, rule: Any) -> Definition:
@@ -79,7 +80,7 @@ def folded(
     cuts: Sequence[int] = (),
     bucketing_key: tuple[str, str] | None = PERSON,
 ) -> Folded:
-    """Fold the history up to ``now`` in parts that end at ``cuts``.
+    """Fold the history up to ``now`` in parts that end at ``cuts``, and store and read the state after each part.
 
     If a part requires a replay, fold the whole log without a limit, as the projection does.
     """
@@ -97,7 +98,9 @@ def _folded(
 ) -> Folded:
     state = State(bucketing_key=bucketing_key)
     changes: list[Transition] = []
-    for part in parts:
+    for number, part in enumerate(parts):
+        if number:
+            state = read_state(write_state(state, ruleset), ruleset)
         changes += fold_moves(state, ruleset, part, max((one.at for one in part), default=now), points_max)
     return Folded(state, changes + fold_moves(state, ruleset, [], now, points_max))
 

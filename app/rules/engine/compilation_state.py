@@ -18,7 +18,7 @@ from app.rules.engine.nodes.traits import ComputedTrait
 from app.rules.engine.point_series import PointRetention
 from app.rules.language.references import NamedRule, Reference, find_references
 
-ENGINE_VERSION: Final = 1
+ENGINE_VERSION: Final = 2
 """Part of the digest of the meaning of every rule. Increase it if a change of the engine changes the result of a rule;
 the states of all customers are then backfilled."""
 
@@ -138,7 +138,7 @@ class Compilation:
 
         ``scan_count`` is the number of times that one evaluation may scan the points of the leaf.
         """
-        if leaf.point_retention is not None:
+        if leaf.point_retention is not None or leaf.sequence_tracker is not None:
             dependencies.point_nodes |= set(range(self._point_node_count, self._point_node_count + scan_count))
             self._point_node_count += scan_count
         existing = self.leaves.get(leaf.id)

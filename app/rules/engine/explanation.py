@@ -12,7 +12,7 @@ from app.rules.engine.nodes.counts import CountInWindowNode, CountNode
 from app.rules.engine.nodes.first_last import FirstOrLastNode
 from app.rules.engine.nodes.random_bucket import BucketNode, compute_bucket
 from app.rules.engine.nodes.recurring import RecurringNode
-from app.rules.engine.nodes.sequence import SequenceNode
+from app.rules.engine.nodes.sequence import SearchedSequenceNode, TrackedSequenceNode
 from app.rules.engine.nodes.traits import ComparisonNode, ComputedTrait, ComputedTraitPath, DeclaredTraitNode
 from app.rules.language.validation import HEADS
 
@@ -109,10 +109,10 @@ class _ExplanationBuilder:
             case FirstOrLastNode():
                 index = node.find_index(self.facts, self.t, self.cache)
                 return self._touchpoints_at(node.point_window.leaf_id, [] if index is None else [index])
-            case SequenceNode():
-                return self._touchpoints_at(
-                    node.point_window.leaf_id, node.find_matched_indexes(self.facts, self.t, self.cache)
-                )
+            case SearchedSequenceNode():
+                return self._describe_sequence(node)
+            case TrackedSequenceNode():
+                return self._describe_sequence(node.search)
             case RecurringNode():
                 return self._describe_periods(node)
             case DeclaredTraitNode():
@@ -137,6 +137,10 @@ class _ExplanationBuilder:
             "needed": _required_count(node),
             "touchpoints": inside[-TOUCHPOINTS_MAX:],
         }
+
+    def _describe_sequence(self, node: SearchedSequenceNode) -> dict[str, Any]:
+        indexes = node.find_matched_indexes(self.facts, self.t, self.cache)
+        return self._touchpoints_at(node.point_window.leaf_id, indexes)
 
     def _describe_periods(self, node: RecurringNode) -> dict[str, Any]:
         matches = node.matches_by_period(self.facts, self.t, self.cache)

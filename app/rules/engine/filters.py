@@ -21,9 +21,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from pydantic import BaseModel
 
-from app.rules.engine.nodes.sequence import SequenceTracker
 from app.rules.engine.operators import ComparisonContext, CompiledComparison
 from app.rules.engine.point_series import PointRetention, PointSeries
+from app.rules.engine.sequence_tracker import SequenceState, SequenceTracker
 from app.rules.engine.series import Retention, Series
 from app.rules.engine.touchpoint_view import TouchpointView, compile_path
 from app.rules.engine.window import Span
@@ -77,12 +77,17 @@ class Leaf(msgspec.Struct, frozen=True):
         series.add(t, self.retention, points_max)
         if values is None:
             return
+        if self.sequence_tracker is not None:
+            if series.sequence is None:
+                series.sequence = SequenceState()
+            self.sequence_tracker.add(series.sequence, t, values)
+            if points_max <= WEIGHED_POINTS_MAX and series.sequence.weight > points_max:
+                series.overflowed = True
+        if self.point_retention is None:
+            return
         if series.point_series is None:
             series.point_series = PointSeries()
-        if self.sequence_tracker is not None:
-            self.sequence_tracker.add(series, t, place, values)
-        elif self.point_retention is not None:
-            series.point_series.add(t, place, values, self.point_retention)
+        series.point_series.add(t, place, values, self.point_retention)
         if points_max <= WEIGHED_POINTS_MAX and series.point_series.weight > points_max:
             series.overflowed = True
 
@@ -252,7 +257,7 @@ def build_sequence_leaf(
     span: Span,
     local_test: LocalTest | None,
     same: Sequence[str],
-    point_retention: PointRetention,
+    point_retention: PointRetention | None,
     tracker: SequenceTracker | None,
 ) -> Leaf:
     """Return one leaf for all steps of a sequence.
@@ -287,7 +292,7 @@ def build_sequence_leaf(
         "local": local_test and local_test[0],
         "same": list(same),
         "kept": columns,
-        "course": None if tracker is None else _canonical_tracker(tracker),
+        "tracked": None if tracker is None else tracker.canonical_form,
     }
     names_by_step = [step.filter.event_names for step in steps]
     event_names = None if None in names_by_step else tuple(sorted({n for names in names_by_step for n in names or ()}))
@@ -331,12 +336,6 @@ def _digest(form: Any) -> str:
 
 def _canonical_span(span: Span) -> list[Any]:
     return [bound.isoformat() if isinstance(bound, date) else bound for bound in span]
-
-
-def _canonical_tracker(tracker: SequenceTracker) -> str:
-    """Return the part of a leaf id that describes the tracker. The text must never change: stored series use the id."""
-    shape = tracker.shape
-    return f"Course(shape=Shape(gaps={shape.gaps!r}, closing={shape.closing!r}, same={shape.same_count}))"
 
 
 def _canonical_comparison(comparison: Comparison) -> dict[str, Any]:

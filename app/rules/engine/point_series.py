@@ -1,4 +1,4 @@
-"""State of a leaf for rules that need more than instants: points with values, running totals, progress of sequences.
+"""State of a leaf for rules that need more than instants: points with values and running totals.
 
 A point is one touchpoint as a list ``[instant, place, value, ...]``. ``place`` is its position among the messages of
 the same instant. The values are encoded by :mod:`app.rules.engine.value_codec`. Points are sorted in the order of
@@ -96,29 +96,16 @@ class PointRetention(msgspec.Struct, frozen=True):
         )
 
 
-class SequenceProgress(msgspec.Struct, array_like=True):
-    """Progress of a sequence without a window, for touchpoints with the same values of ``same``.
-
-    ``step_ends[i]`` are the points ``[instant, place]`` that complete the first ``i + 1`` steps and after which the
-    next step can still follow. ``pending_end`` is the earliest point that completes all positive steps and after which
-    no touchpoint has matched the closing ``not`` step yet.
-    """
-
-    step_ends: list[list[Point]]
-    pending_end: Point | None = None
-
-
 class PointSeries(msgspec.Struct, array_like=True):
-    """Points, running totals and progress of sequences of one leaf for one customer."""
+    """Points and running totals of one leaf for one customer."""
 
     points: list[Point] = []
     first: Point | None = None
     last: Point | None = None
     totals: RunningTotals | None = None
-    sequence_progress: dict[str, SequenceProgress] = {}
-    """Digest of the values of ``same`` -> progress."""
-    sequence_completed: bool = False
-    """True once a sequence without a window was completed; it stays completed."""
+    former_sequence_progress: dict[str, Any] = {}
+    former_sequence_completed: bool = False
+    """Rows of the previous release use these two positions. Nothing reads them: the rules are backfilled."""
 
     @property
     def weight(self) -> int:
@@ -132,7 +119,7 @@ class PointSeries(msgspec.Struct, array_like=True):
                 for frequency in self.totals.distinct_values.values()
             )
             weight += sum(_text_chars(value) for value in (self.totals.first, self.totals.last)) // CHARS_PER_POINT
-        return weight + sum(1 + sum(map(len, progress.step_ends)) for progress in self.sequence_progress.values())
+        return weight
 
     def add(self, t: int, place: int, values: Sequence[Any], retention: PointRetention) -> None:
         """Add a touchpoint, which must not be earlier than those added before. ``values`` are not encoded yet."""

@@ -27,6 +27,8 @@ from app.rules.engine.nodes.point_windows import OpenCondition, PointWindow, Val
 from app.rules.engine.nodes.random_bucket import BucketNode
 from app.rules.engine.operators import CompiledComparison, compile_comparison
 from app.rules.engine.point_series import PointRetention
+from app.rules.engine.sequence_search import STEP_MASK_COLUMN
+from app.rules.engine.sequence_tracker import Gap, SequenceShape, SequenceTracker
 from app.rules.engine.series import Retention
 from app.rules.engine.window import UNBOUNDED_SPAN, SplitWindow, Window, split_window
 from app.rules.language import expressions, nodes, touchpoint_nodes
@@ -160,23 +162,19 @@ class RuleCompiler:
         ]
         gaps = tuple(_compile_gap(step) for step in rule.sequence if isinstance(step, touchpoint_nodes.Step))
         same = rule.same or []
-        shape = sequence.SequenceShape(gaps, closing, len(same))
+        shape = SequenceShape(gaps, closing, len(same))
         has_open_conditions = any(step.filter.open_conditions for step in filters)
-        is_tracked = (
-            split.window.is_lifetime
-            and shape.is_exact
-            and not has_open_conditions
-            and not self._compilation.is_explaining
-        )
-        tracker = sequence.SequenceTracker(shape) if is_tracked else None
-        retention = self._compilation.widen_retention(_point_retention(split.window))
+        uses_zone = split.window.uses_zone or not shape.is_exact or has_open_conditions
+        within, before = (length and length.microseconds for length in (split.window.within, split.window.before))
+        tracker = None if uses_zone else SequenceTracker(shape, within, before)
+        retention = None
+        if tracker is None or self._compilation.is_explaining:
+            retention = self._compilation.widen_retention(_point_retention(split.window))
         leaf = build_sequence_leaf(filters, split.fixed_span, split.local_test, same, retention, tracker)
         self._compilation.add_leaf(leaf, self._dependencies, len(steps))
-        if tracker is not None:
-            return sequence.LifetimeSequenceNode(rule_json, leaf.id, closing)
-        uses_zone = split.window.uses_zone or not shape.is_exact or has_open_conditions
         point_window = PointWindow(leaf.id, split.window, self._node_timezone(rule.timezone, used=uses_zone), ())
-        return sequence.SequenceNode(rule_json, point_window, shape, _open_tests(filters, len(same)))
+        search = sequence.SearchedSequenceNode(rule_json, point_window, shape, _open_tests(filters, len(same)))
+        return search if tracker is None else sequence.TrackedSequenceNode(rule_json, leaf.id, tracker, search)
 
     def _compile_filter(self, node: expressions.Filtered, events: str | list[str], zone: str | None) -> Filter:
         return compile_filter(node, events, zone, self._compile_comparison)
@@ -414,14 +412,15 @@ def _lifetime_retention(head: AggregateHead) -> PointRetention:
             assert_never(head)
 
 
-def _compile_gap(step: touchpoint_nodes.Step) -> sequence.Gap:
+def _compile_gap(step: touchpoint_nodes.Step) -> Gap:
     within, after = (calendar.parse_length(text) if text else None for text in (step.within, step.after_at_least))
-    return sequence.Gap(within, after)
+    return Gap(within, after)
 
 
-def _open_tests(steps: Sequence[StepFilter], same_count: int) -> list[tuple[int, int, CompiledComparison]]:
-    tests: list[tuple[int, int, CompiledComparison]] = []
+def _open_tests(steps: Sequence[StepFilter], same_count: int) -> list[sequence.OpenStepTest]:
+    tests: list[sequence.OpenStepTest] = []
     for number, step in enumerate(steps):
         for condition in step.filter.open_conditions:
-            tests.append((1 << number, sequence.STEP_MASK_COLUMN + 1 + same_count + len(tests), condition.comparison))
+            column = STEP_MASK_COLUMN + 1 + same_count + len(tests)
+            tests.append(sequence.OpenStepTest(1 << number, column, condition.comparison))
     return tests

@@ -40,6 +40,7 @@ class EmptyFacts(msgspec.Struct, frozen=True):
     truths: dict[str, Truth] = {}
     born: int | None = None
     bucketing_key: tuple[str, str] | None = None
+    searches: dict[Any, Any] = {}
 
 
 class Ruleset:

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from app.rules.engine.point_series import PointSeries
+from app.rules.engine.sequence_tracker import SequenceState
 
 
 class Retention(NamedTuple):
@@ -42,7 +43,9 @@ class Series(msgspec.Struct, array_like=True):
     edges: list[int] = msgspec.field(default_factory=list)
     overflowed: bool = False
     point_series: PointSeries | None = None
-    """State for rules that need more than instants: values of touchpoints, running totals, progress of sequences."""
+    """State for rules that need more than instants: values of touchpoints and running totals."""
+    sequence: SequenceState | None = None
+    """State of a tracked sequence."""
 
     def add(self, t: int, retention: Retention, points_max: int) -> None:
         """Add a touchpoint at the instant ``t``, which must not be earlier than the instants added before.
@@ -63,12 +66,13 @@ class Series(msgspec.Struct, array_like=True):
 
     @property
     def longest_length(self) -> int:
-        """Length of the longest list, or the size of the point series if that is larger.
+        """Length of the longest list, or the size of the point series or of the sequence if that is larger.
 
         The size limit applies to each of them separately.
         """
         point_weight = 0 if self.point_series is None else self.point_series.weight
-        return max(len(self.latest), len(self.earliest), len(self.edges), point_weight)
+        sequence_weight = 0 if self.sequence is None else self.sequence.weight
+        return max(len(self.latest), len(self.earliest), len(self.edges), point_weight, sequence_weight)
 
     def drop_instants(self) -> None:
         """Drop all instants and mark the series as overflowed, so that the customer is replayed from the log."""
@@ -76,7 +80,7 @@ class Series(msgspec.Struct, array_like=True):
         self.latest.clear()
         self.earliest.clear()
         self.edges.clear()
-        self.point_series = None
+        self.point_series = self.sequence = None
 
     def _add_edge(self, t: int, points_max: int) -> None:
         if len(self.edges) < points_max:

@@ -37,6 +37,7 @@ from tests.support.rule_strategies import (
     some_of,
     written,
 )
+from tests.support.sequence_strategies import sequence_questions
 
 RULE_ID = "segment:asked"
 EMPTY_WORLD = World()
@@ -330,3 +331,69 @@ def test_explanation_agrees_with_reference_and_lists_touchpoints(rng: Random) ->
             check_node(child)
 
     check_node(ruleset.explain_rule(RULE_ID, state, t, ids))
+
+
+# -------------------------------------------------------------------------------------------------- sequences
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_sequences_agree_with_reference(block: int) -> None:
+    cases, seed = 0, block * 1_000_000
+    while cases < case_count(600):
+        rng = Random(seed)
+        try:
+            cases += check_question(sequence_questions(rng, 6, 12), rng, 4)
+        except Exception as error:
+            error.add_note(f"seed {seed} of sequence_questions(rng, 6, 12)")
+            raise
+        seed += 1
+
+
+@pytest.mark.parametrize("seed", range(case_count(12)))
+def test_sequences_of_many_touchpoints_change_exactly_when_the_reference_does(seed: int) -> None:
+    """Fold 50 to 70 messages one by one through stored states, and compare each change and random instants."""
+    rng = Random(seed)
+    question = sequence_questions(rng, 6, 70)
+    history, world = question.history, question.world
+    rules = {f"r{number}": rule for number, rule in enumerate(question.rules)}
+    ruleset = ruleset_of_all(rules, world)
+    end = history[-1].t + 100 * 24 * HOUR
+    instants_of_history = [0, *(n for n in range(1, len(history)) if history[n - 1].t != history[n].t)]
+    at_once = folded(ruleset, history, end)
+    one_by_one = folded(ruleset, history, end, cuts=instants_of_history)
+    assert transitions_of(one_by_one) == transitions_of(at_once)
+    reference = Evaluator(history, end, world)
+    for key, rule in rules.items():
+        changes = {change.at: change.entered for change in at_once.changes if change.definition == f"segment:{key}"}
+        sampled = rng.sample(sorted(changes), min(len(changes), 8))
+        for t in [u for change in sampled for u in (change - 1, change)] + [rng.choice(history).t for _ in range(4)]:
+            expected = next((changes[change] for change in sorted(changes, reverse=True) if change <= t), False)
+            assert reference.holds(rule, t) == expected, f"{rule} at {t}"
+
+
+@pytest.mark.parametrize("seed", range(case_count(40)))
+def test_explained_sequence_lists_its_touchpoints(seed: int) -> None:
+    rng = Random(seed)
+    question = sequence_questions(rng, 1, 12)
+    rule, history = question.rules[0], question.history
+    ruleset = ruleset_of(rule, question.world).ruleset_for_explanation(RULE_ID)
+    for t in {entry.t for entry in history}:
+        past_entries = [entry for entry in history if entry.t <= t]
+        reference = Evaluator(past_entries, t, question.world)
+        touchpoints = {entry.id: entry for entry in past_entries if isinstance(entry, TrackEntry)}
+
+        def ids(leaf: str, touchpoints: dict[str, TrackEntry] = touchpoints) -> list[tuple[int, str]]:
+            matches = ruleset.leaves[leaf].matches
+            return [(item.t, item.id) for item in touchpoints.values() if matches(occurrence(item))]
+
+        explained = ruleset.explain_rule(RULE_ID, folded(ruleset, past_entries, t).state, t, ids)
+        assert explained["truth"] == reference.holds(rule, t)
+        listed = [touchpoints[message_id] for message_id in explained["touchpoints"]]
+        assert bool(listed) == explained["truth"]
+        assert listed == sorted(listed, key=reference_rules.order)
+        kept = {entry.id for entry in listed}
+        if listed:
+            # Without the other touchpoints of the positive steps, the sequence is still true.
+            closing = rule["sequence"][-1].get("not")
+            rest = [entry for entry in past_entries if isinstance(entry, TraitsEntry) or closing or entry.id in kept]
+            assert Evaluator(rest, t, question.world).holds(rule, t)

@@ -42,7 +42,7 @@ class Facts(Protocol):
 
     ``series`` is keyed by leaf id and ``truths`` by rule id. The fold computed each truth, which is valid until its
     ``until``. ``born`` is the instant of the customer's earliest message. ``bucketing_key`` is (kind, value) of the
-    identity that selects the bucket.
+    identity that selects the bucket. ``searches`` is a cache of nodes: searches that later evaluations continue.
     """
 
     @property
@@ -55,6 +55,8 @@ class Facts(Protocol):
     def born(self) -> int | None: ...
     @property
     def bucketing_key(self) -> tuple[str, str] | None: ...
+    @property
+    def searches(self) -> dict[Any, Any]: ...
 
 
 class EvaluationCache(dict[tuple[str, int, str], Any]):
