@@ -25,11 +25,12 @@ STEP_MASK_COLUMN = 2
 class ChosenStep(NamedTuple):
     """A touchpoint that completes a step, with the best choice of touchpoints for all previous steps.
 
-    ``leave`` is the instant at which the first of the touchpoints leaves the window, so that the completed steps are
-    lost. The best choice has the latest.
+    All touchpoints are inside the window from ``enter`` until ``leave``. The best choice has the latest ``leave``, and
+    of those the earliest ``enter``.
     """
 
     t: int
+    enter: int
     leave: int
     next_from: int
     next_before: int
@@ -57,7 +58,7 @@ class ChosenStepQueue:
 
     def __init__(self) -> None:
         self._waiting: list[tuple[int, int, ChosenStep]] = []
-        self._open: list[tuple[int, int, ChosenStep]] = []
+        self._open: list[tuple[int, int, int, ChosenStep]] = []
 
     def add(self, step: ChosenStep) -> None:
         heappush(self._waiting, (step.next_from, step.position, step))
@@ -70,10 +71,10 @@ class ChosenStepQueue:
         """
         while self._waiting and self._waiting[0][0] <= t:
             _, position, step = heappop(self._waiting)
-            heappush(self._open, (-step.leave, position, step))
-        while self._open and self._open[0][2].next_before <= t:
+            heappush(self._open, (-step.leave, step.enter, position, step))
+        while self._open and self._open[0][-1].next_before <= t:
             heappop(self._open)
-        return self._open[0][2] if self._open else None
+        return self._open[0][-1] if self._open else None
 
 
 class FoundSequence:
@@ -81,25 +82,30 @@ class FoundSequence:
 
     __slots__ = ("deadline", "enter", "is_invalid", "leave", "step")
 
-    def __init__(self, enter: int, deadline: int, step: ChosenStep) -> None:
-        self.enter, self.leave, self.deadline, self.step = max(enter, deadline), step.leave, deadline, step
+    def __init__(self, deadline: int, step: ChosenStep) -> None:
+        self.enter, self.leave, self.deadline, self.step = max(step.enter, deadline), step.leave, deadline, step
         self.is_invalid = False
+
+    def outlasts(self, other: FoundSequence) -> bool:
+        """Return whether this sequence is true whenever ``other`` is, and becomes invalid only if ``other`` does."""
+        return self.enter <= other.enter and self.deadline <= other.deadline and self.leave >= other.leave
 
 
 class KeyProgress:
-    """Completed steps of touchpoints with the same values of ``same``, and sequences that may become invalid."""
+    """Completed steps of touchpoints with the same values of ``same``, and the sequences that may become invalid."""
 
-    __slots__ = ("queues", "unclosed")
+    __slots__ = ("latest_found", "queues", "unclosed")
 
     def __init__(self, step_count: int) -> None:
         self.queues = [ChosenStepQueue() for _ in range(step_count - 1)]
         self.unclosed: list[FoundSequence] = []
+        self.latest_found: FoundSequence | None = None
 
 
 class SequenceSearch:
     """Sequences among the points added so far, in one timezone.
 
-    The window must not let an older touchpoint enter after a younger one, as ``before`` with months can.
+    If the window can end, it must not let an older touchpoint enter after a younger one, as ``before`` with months can.
     """
 
     def __init__(self, shape: SequenceShape, window: Window, zone: str) -> None:
@@ -109,7 +115,6 @@ class SequenceSearch:
         """Of the sequences that are true at the latest point or were before, the one that leaves the window last."""
         self._later: list[tuple[int, int, FoundSequence]] = []
         """Heap of the other sequences by ``enter``."""
-        self._last_found: FoundSequence | None = None
         self._point_count = 0
         self.latest: tuple[int, int] | None = None
         """Instant and place of the latest point added."""
@@ -148,21 +153,23 @@ class SequenceSearch:
 
         Later steps are tried first, so that one touchpoint never completes two steps of the same sequence.
         """
-        enter, leave = interval
+        own_enter, own_leave = interval
         position = self._point_count - 1
         last = self._shape.step_count - 1
         for step in range(last, -1, -1):
             if not mask & 1 << step:
                 continue
+            enter, leave = interval
             previous: ChosenStep | None = None
             if step > 0:
                 previous = progress.queues[step - 1].find_longest_lasting(t)
                 if previous is None:
                     continue
-            first_leave = leave if previous is None else min(leave, previous.leave)
-            chosen = ChosenStep(t, first_leave, *self._next_step_bounds(t, step), position, previous)
+            if previous is not None:
+                enter, leave = max(own_enter, previous.enter), min(own_leave, previous.leave)
+            chosen = ChosenStep(t, enter, leave, *self._next_step_bounds(t, step), position, previous)
             if step == last:
-                self._complete(chosen, enter, progress)
+                self._complete(chosen, progress)
             else:
                 progress.queues[step].add(chosen)
 
@@ -179,19 +186,16 @@ class SequenceSearch:
     def _shift(self, t: int, length: Length) -> int:
         return t + length.microseconds if length.is_exact else add(t, length, self._zone)
 
-    def _complete(self, step: ChosenStep, enter: int, progress: KeyProgress) -> None:
+    def _complete(self, step: ChosenStep, progress: KeyProgress) -> None:
         closing = self._shape.closing
-        sequence = FoundSequence(enter, step.t if closing is None else self._shift(step.t, closing), step)
+        sequence = FoundSequence(step.t if closing is None else self._shift(step.t, closing), step)
         if sequence.enter >= sequence.leave:
             return
-        last = self._last_found
-        if closing is None and last is not None and last.enter == sequence.enter > step.t:
-            # Both become true together, as in a calendar period, so the longer-lasting one is enough.
-            if sequence.leave > last.leave:
-                last.leave, last.step = sequence.leave, step
+        latest = progress.latest_found
+        if latest is not None and not latest.is_invalid and latest.outlasts(sequence):
             return
         heappush(self._later, (sequence.enter, step.position, sequence))
-        self._last_found = sequence
+        progress.latest_found = sequence
         if closing is not None:
             progress.unclosed.append(sequence)
 

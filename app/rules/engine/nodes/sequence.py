@@ -51,7 +51,7 @@ class ContinuedSearch(NamedTuple):
 class SearchedSequenceNode(Node):
     """Sequence with any window and filter, found in the points of its leaf."""
 
-    __slots__ = ("_enters_in_order", "open_tests", "point_window", "shape")
+    __slots__ = ("_is_continued", "open_tests", "point_window", "shape")
 
     def __init__(
         self,
@@ -62,9 +62,11 @@ class SearchedSequenceNode(Node):
     ) -> None:
         super().__init__(rule_json)
         self.point_window, self.shape, self.open_tests = point_window, shape, tuple(open_tests)
-        before = point_window.window.before
-        self._enters_in_order = before is None or before.is_exact
-        """False if an older touchpoint can enter the window after a younger one."""
+        window = point_window.window
+        never_leaves = window.within is None and window.during is None
+        self._is_continued = never_leaves or window.before is None or window.before.is_exact
+        """False if touchpoints leave the window, and an older one can enter after a younger one: no single choice of
+        steps is then the best at all instants."""
 
     def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
         search, _ = self._search(facts, t, cache)
@@ -91,12 +93,12 @@ class SearchedSequenceNode(Node):
     def _search(self, facts: Facts, t: int, cache: EvaluationCache) -> tuple[SequenceSearch, int | None]:
         """Return a search over the points inside the window now or later.
 
-        If touchpoints do not enter the window in order, return a search over the points inside at ``t``, and the
-        instant at which the next point enters.
+        If the search cannot be continued, return one over the points inside at ``t``, and the instant at which the next
+        point enters.
         """
         points = self.point_window.points_of(facts)
         zone = self.point_window.zone.resolve(facts)
-        if self._enters_in_order:
+        if self._is_continued:
             return self._continue_search(points, facts, t, cache, zone), None
         search = SequenceSearch(self.shape, self.point_window.window, zone)
         next_point_enter: int | None = None
