@@ -84,6 +84,14 @@ class PointRetention(msgspec.Struct, frozen=True):
     last: bool = False
     totals: bool = False
     distinct_values: bool = False
+    spacing: int = 0
+    """Microseconds; if positive, the series keeps only the first and the last point of each interval of this length.
+    The intervals begin at multiples of the length. A rolling period of at least this length that contains a point
+    between the two also contains one of them."""
+
+    @property
+    def keeps_points(self) -> bool:
+        return self.all_points or self.window > 0
 
     def union(self, other: PointRetention) -> PointRetention:
         return PointRetention(
@@ -93,6 +101,9 @@ class PointRetention(msgspec.Struct, frozen=True):
             self.last or other.last,
             self.totals or other.totals,
             self.distinct_values or other.distinct_values,
+            min(retention.spacing for retention in (self, other) if retention.keeps_points)
+            if self.keeps_points or other.keeps_points
+            else 0,
         )
 
 
@@ -132,8 +143,10 @@ class PointSeries(msgspec.Struct, array_like=True):
             if self.totals is None:
                 self.totals = RunningTotals()
             self.totals.add(values[0], point[2], keep_distinct=retention.distinct_values)
-        if retention.all_points or retention.window:
+        if retention.keeps_points:
             self.points.append(point)
+            if retention.spacing:
+                self._thin_latest(retention.spacing)
             if not retention.all_points:
                 self.drop_points_until(t - retention.window)
 
@@ -145,14 +158,37 @@ class PointSeries(msgspec.Struct, array_like=True):
             totals = msgspec.structs.replace(totals, distinct_values={})
         pruned = msgspec.structs.replace(
             self,
-            points=list(self.points) if retention.all_points or retention.window else [],
+            points=list(self.points) if retention.keeps_points else [],
             first=self.first if retention.first else None,
             last=self.last if retention.last else None,
             totals=totals,
         )
         if pruned.points and not retention.all_points:
             pruned.drop_points_until(pruned.points[-1][0] - retention.window)
+        if pruned.points and retention.spacing:
+            pruned._thin_all(retention)
         return pruned
+
+    def _thin_latest(self, spacing: int) -> None:
+        """Drop the point before the latest one if both are in one interval with a third."""
+        points = self.points
+        if len(points) > 2 and points[-3][0] // spacing == points[-1][0] // spacing:
+            del points[-2]
+
+    def _thin_all(self, retention: PointRetention) -> None:
+        """Keep what remains if each point is thinned as it arrives.
+
+        Whether the first point of the interval in which points expire is still there depends on when older ones were
+        thinned, so only the last one of that interval is kept.
+        """
+        points, spacing = self.points, retention.spacing
+        self.points = []
+        for point in points:
+            self.points.append(point)
+            self._thin_latest(spacing)
+        expiring = (points[-1][0] - retention.window) // spacing
+        if len(self.points) > 1 and self.points[1][0] // spacing == expiring:
+            del self.points[0]
 
     def drop_points_until(self, until: int) -> None:
         """Drop the points at or before the instant ``until``."""

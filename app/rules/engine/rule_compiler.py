@@ -145,7 +145,7 @@ class RuleCompiler:
         cadence = recurring.Cadence(rule.at_least, rule.of_last, rule.period)
         filter = self._compile_filter(rule, rule.regularly, rule.timezone)
         split = SplitWindow(_ANY_TIME, UNBOUNDED_SPAN, None)
-        retention = PointRetention(window=cadence.age_max)
+        retention = PointRetention(window=cadence.age_max, spacing=cadence.period_min)
         point_window = self._compile_point_window(
             filter, split, rule.timezone, (), retention, uses_zone=cadence.is_calendar
         )

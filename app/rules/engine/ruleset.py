@@ -115,8 +115,7 @@ class Ruleset:
         self._rules_by_leaf = _invert({rule_id: read.leaves for rule_id, read in dependencies.items()})
         self._rules_by_trait = _invert({rule_id: read.traits for rule_id, read in dependencies.items()})
         self.scans_points = any(
-            leaf.point_retention is not None and (leaf.point_retention.all_points or leaf.point_retention.window > 0)
-            for leaf in self.leaves.values()
+            leaf.point_retention is not None and leaf.point_retention.keeps_points for leaf in self.leaves.values()
         )
         """True if a rule scans the points of a series. The cost of a message then grows with the number of points."""
         self.reads_traits = bool(self._rules_by_trait)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from app.rules.engine.nodes.base import EvaluationCache, Facts, Node, earliest_instant
@@ -13,6 +14,9 @@ from app.rules.values import calendar
 from app.rules.values.durations import MICROSECONDS
 
 _CLIPPING_MAX: Final = MICROSECONDS["w"]
+_MONTH_MIN: Final = 26 * MICROSECONDS["d"]
+"""Lower bound of the length of a month in microseconds: 28 days, less than two days of which a clock can skip."""
+
 _PERIOD_MICROSECONDS: Final = {"day": MICROSECONDS["d"], "week": MICROSECONDS["w"]}
 
 
@@ -31,6 +35,11 @@ class Cadence(NamedTuple):
         if self.is_calendar:
             return calendar.Length(0, self.of_last).max_microseconds
         return self.of_last * _PERIOD_MICROSECONDS[self.period]
+
+    @property
+    def period_min(self) -> int:
+        """Lower bound of the length of a period, in microseconds."""
+        return _MONTH_MIN if self.is_calendar else _PERIOD_MICROSECONDS[self.period]
 
 
 class RecurringNode(Node):
@@ -78,40 +87,46 @@ class RecurringNode(Node):
             return operands
         if self.cadence.is_calendar:
             return earliest_instant((self._next_edge_change_at(instants, facts, t), operands))
-        return earliest_instant(
-            (self._next_period_change_at(instants, t, len(self.matches_by_period(facts, t, cache))), operands)
-        )
+        holds_now = self.holds(facts, t, cache)
+        return earliest_instant((self._next_period_change_at(instants, t, holds_now=holds_now), operands))
 
-    def _next_period_change_at(self, instants: set[int], t: int, period_count: int) -> int | None:
+    def _next_period_change_at(self, instants: set[int], t: int, *, holds_now: bool) -> int | None:
         """Return the exact next change for days and weeks, by simulating how the touchpoints grow older.
 
-        A touchpoint crosses from one period into the next older period at fixed intervals. Each crossing changes the
-        number of touchpoints in two periods, so the number of non-empty periods is updated in constant time.
+        A round lasts as long as one period. In each round every touchpoint crosses once into the next older period, in
+        the same order. So after a round, period i + 1 holds what period i held before: a later round is like the first
+        with fewer periods, and the number of non-empty periods never grows from one round to the next.
         """
-        length, last = _PERIOD_MICROSECONDS[self.cadence.period], self.cadence.of_last
+        length = _PERIOD_MICROSECONDS[self.cadence.period]
         ages = {p: (t - p) // length for p in instants}
-        in_period: dict[int, int] = {}
-        for age in ages.values():
-            if age < last:
-                in_period[age] = in_period.get(age, 0) + 1
-        holds_now = period_count >= self.cadence.at_least
-        # A round lasts as long as one period. In each round every touchpoint crosses once, in the same order.
-        order = sorted((p + (ages[p] + 1) * length, p) for p in instants if ages[p] < last)
-        for round in range(last):
-            for position, (crossing, p) in enumerate(order):
-                age = ages[p] + round
-                if age < last:
-                    in_period[age] -= 1
-                    if not in_period[age]:
-                        del in_period[age]
-                    if age + 1 < last:
-                        in_period[age + 1] = in_period.get(age + 1, 0) + 1
-                instant = crossing + round * length
-                is_shared_instant = position + 1 < len(order) and order[position + 1][0] == crossing
-                if not is_shared_instant and (len(in_period) >= self.cadence.at_least) != holds_now:
-                    return instant
-            if not in_period:
-                break
+        crossings = sorted((p + (age + 1) * length, age) for p, age in ages.items() if age < self.cadence.of_last)
+        if not holds_now:
+            return self._find_crossing(crossings, self.cadence.of_last, holds_now)
+        # Search for the first round with a change. In the last one, every touchpoint leaves the oldest period.
+        rounds = range(self.cadence.of_last)
+        first = bisect_left(rounds, True, key=lambda round: self._changes_in_round(crossings, round))
+        instant = self._find_crossing(crossings, self.cadence.of_last - first, holds_now)
+        return None if instant is None else instant + first * length
+
+    def _changes_in_round(self, crossings: Sequence[tuple[int, int]], round: int) -> bool:
+        return self._find_crossing(crossings, self.cadence.of_last - round, True) is not None
+
+    def _find_crossing(self, crossings: Sequence[tuple[int, int]], periods: int, holds_now: bool) -> int | None:
+        """Return the first crossing after which the truth differs, if only the latest ``periods`` count.
+
+        ``crossings`` are (instant, period of the touchpoint before it) in order of time.
+        """
+        in_period = Counter(age for _, age in crossings if age < periods)
+        for position, (crossing, age) in enumerate(crossings):
+            if age < periods:
+                in_period[age] -= 1
+                if not in_period[age]:
+                    del in_period[age]
+                if age + 1 < periods:
+                    in_period[age + 1] += 1
+            is_shared_instant = position + 1 < len(crossings) and crossings[position + 1][0] == crossing
+            if not is_shared_instant and (len(in_period) >= self.cadence.at_least) != holds_now:
+                return crossing
         return None
 
     def _next_edge_change_at(self, instants: set[int], facts: Facts, t: int) -> int | None:
