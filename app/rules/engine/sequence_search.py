@@ -112,7 +112,7 @@ class SequenceSearch:
         self._shape, self._window, self._zone = shape, window, zone
         self._progress: dict[Any, KeyProgress] = {}
         self._longest: FoundSequence | None = None
-        """Of the sequences that are true at the latest point or were before, the one that leaves the window last."""
+        """The sequence that leaves the window last, among those that are true at the latest point or were before."""
         self._later: list[tuple[int, int, FoundSequence]] = []
         """Heap of the other sequences by ``enter``."""
         self._point_count = 0

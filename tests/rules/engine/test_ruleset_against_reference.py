@@ -189,6 +189,13 @@ REGRESSIONS: list[tuple[str, Any, list[Entry], int, World]] = [
         -215 * 24 * HOUR,
         EMPTY_WORLD,
     ),
+    (
+        "a condition of a sequence changes when its operand does",
+        {"sequence": [{"did": "A", "where": {"p": {"gt": {"trait": "recent"}}}}, {"did": "B"}]},
+        [did(0, p=1), did(1, "B"), did(2, "C"), did(3, "C")],
+        3,
+        World(traits={"recent": {"count": "C", "within": "1h"}}),
+    ),
 ]
 """(description, rule, history, instant in microseconds after START, world)"""
 
@@ -391,9 +398,11 @@ def test_explained_sequence_lists_its_touchpoints(seed: int) -> None:
         listed = [touchpoints[message_id] for message_id in explained["touchpoints"]]
         assert bool(listed) == explained["truth"]
         assert listed == sorted(listed, key=reference_rules.order)
-        kept = {entry.id for entry in listed}
+        listed_ids = {entry.id for entry in listed}
         if listed:
             # Without the other touchpoints of the positive steps, the sequence is still true.
             closing = rule["sequence"][-1].get("not")
-            rest = [entry for entry in past_entries if isinstance(entry, TraitsEntry) or closing or entry.id in kept]
+            rest = [
+                entry for entry in past_entries if isinstance(entry, TraitsEntry) or closing or entry.id in listed_ids
+            ]
             assert Evaluator(rest, t, question.world).holds(rule, t)
