@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from app.projection.backfill import merge_states
@@ -18,6 +19,7 @@ from app.projection.fold import NeedsReplay, Transition, fold, truncate_pending,
 from app.projection.partial_replay import _select_log, merge_inputs
 from app.projection.state import Input, State, read_state, write_state
 from app.rules.engine.ruleset import Ruleset
+from app.rules.engine.series import Series
 from app.touchpoint import DAY, HOUR
 from tests.support.case_count import case_count
 from tests.support.reference_rules import Entry, TraitsEntry, order
@@ -150,3 +152,11 @@ def inputs_for(rules: Ruleset, history: Sequence[Entry], born: int) -> list[Inpu
     elif all(input.at != born for input in inputs):
         inputs.append(Input(born, "", "", (), None))
     return merge_inputs((), inputs)
+
+
+def test_series_of_the_first_release_are_readable() -> None:
+    """Its series stored the progress of a sequence among the points, in two positions that nothing reads now."""
+    progress = {"": [[[[1, 0]], [[2, 0]]], [3, 0]]}
+    stored_series = [3, [], [], [], False, [[], None, None, None, progress, False]]
+    series = msgspec.convert(stored_series, Series)
+    assert (series.count, series.sequence) == (3, None)
