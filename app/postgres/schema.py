@@ -332,6 +332,18 @@ Index(
 Index("customers_stale", customers.c.id, postgresql_where=customers.c.stale)
 Index("customers_to_fill", customers.c.revision, customers.c.id)
 
+older_points = Table(
+    "older_points",
+    metadata,
+    Column("customer_id", UUID, nullable=False),
+    Column("leaf", Text, nullable=False),
+    Column("position", BigInteger, nullable=False, comment="number of the leaf's points before the first one"),
+    Column("end_position", BigInteger, nullable=False, comment="position after the last point"),
+    Column("points", LargeBinary, nullable=False, comment="list of points in MessagePack; SQL never reads it"),
+    PrimaryKeyConstraint("customer_id", "leaf", "position", name="older_points_pkey"),
+    comment="Points that a customer's state is too small for; a state loads them when they leave a window.",
+)
+
 transitions = Table(
     "transitions",
     metadata,

@@ -18,15 +18,18 @@ from app.identity.customer_locks import CustomerRow
 from app.identity.resolver import ResolvedCustomer
 from app.postgres.pool import Connection
 from app.projection.coverage import BEFORE_NUMBERS, Coverage, DefinitionRef, definition_refs_of
-from app.projection.fold import NeedsReplay, Transition, fold, truncate_pending, truncate_state
+from app.projection.fold import Transition, fold
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
 from app.projection.log_replay import ReplayedCustomer
 from app.projection.partial_replay import merge_inputs, replay_for_rules
 from app.projection.project import replay_customers
 from app.projection.state import State, count_messages, read_state, write_state
+from app.projection.state_limits import limit_replayed_state
 from app.projection.stored_intervals import interval_from_row
 from app.projection.writes import ProjectedCustomer, write_customers
+from app.rules.engine.point_series import SCANNED_POINTS_MAX
 from app.rules.engine.ruleset import Ruleset
+from app.rules.engine.series import NeedsReplay
 
 Position = tuple[int, bytes]
 """(revision, customer id) of the last customer row that was claimed."""
@@ -129,17 +132,19 @@ class _ChunkFill:
         )
         self.touchpoints += touchpoints_read
         replayed_intervals: list[Interval] = []
+        filled_rows: list[CustomerRow] = []
         for row, state, changes in states:
             replayed_part = replayed.get(row.id) or ReplayedCustomer(State(), [])
+            merge_states(state, replayed_part.state, missing_rules)
+            if not self._add_projected(row, state, missing_rules):
+                continue
+            filled_rows.append(row)
             self.writes.extend(continue_intervals(row.id, changes, definition_refs_of(self.ruleset)))
             missing_changes = [change for change in replayed_part.changes if change.definition in missing_refs]
             replayed_intervals += continue_intervals(row.id, missing_changes, missing_refs).begun
-            self._add_projected(
-                row, merge_states(state, replayed_part.state, missing_rules, self.settings.series_points_max)
-            )
         self.writes.extend(
             correct_intervals(
-                await self._read_stored_intervals(connection, states, missing_refs, revision), replayed_intervals
+                await self._read_stored_intervals(connection, filled_rows, missing_refs, revision), replayed_intervals
             )
         )
 
@@ -160,7 +165,10 @@ class _ChunkFill:
             except NeedsReplay:
                 self.to_replay.append(row)
                 continue
-            if state.born is None:
+            if state.windows:
+                # The state may be older than now, and sliding windows cannot wait for the missing rules.
+                self.to_replay.append(row)
+            elif state.born is None:
                 # All messages of this customer are in the future. The state contains them as matched with the leaves of
                 # the old rules only, so the whole log must be replayed.
                 self.to_replay.append(row)
@@ -171,17 +179,26 @@ class _ChunkFill:
     async def _read_stored_intervals(
         self,
         connection: Connection,
-        states: Sequence[tuple[CustomerRow, State, list[Transition]]],
+        rows: Sequence[CustomerRow],
         missing_refs: Mapping[str, DefinitionRef],
         revision: int,
     ) -> list[Interval]:
         definitions = list({ref.definition for ref in missing_refs.values()})
-        ids = [row.id for row, _, _ in states]
+        ids = [row.id for row in rows]
         return [interval_from_row(row) for row in await connection.fetch(_INTERVALS_OF, ids, definitions, revision)]
 
-    def _add_projected(self, row: CustomerRow, state: State) -> None:
+    def _add_projected(self, row: CustomerRow, state: State, missing_rules: Ruleset) -> bool:
+        """Add the customer to the rows to write; return False if it must be replayed instead."""
+        try:
+            moves = limit_replayed_state(state, self.ruleset, self.settings.series_points_max)
+        except NeedsReplay:
+            self.to_replay.append(row)
+            return False
+        if count_messages(row.state) > SCANNED_POINTS_MAX:
+            moves.replaced = list(missing_rules.leaves)
         stored = write_state(state, self.ruleset)
-        self.projected.append(ProjectedCustomer(_as_resolved(row), state, stored, False, self.ruleset.fill))
+        self.projected.append(ProjectedCustomer(_as_resolved(row), state, stored, False, self.ruleset.fill, moves))
+        return True
 
     async def replay_whole_log(self, connection: Connection) -> None:
         """Replay customers of up to ``replay_messages_max`` messages in total, but at least one customer.
@@ -206,9 +223,8 @@ def _as_resolved(row: CustomerRow) -> ResolvedCustomer:
     return ResolvedCustomer(row.id, [row], True, row.contested, row.last_link)
 
 
-def merge_states(state: State, filled: State, rules: Ruleset, points_max: int) -> State:
+def merge_states(state: State, filled: State, rules: Ruleset) -> None:
     """Merge ``filled``, which was folded with ``rules``, into ``state`` in place. Both belong to the same instant."""
-    truncate_state(filled, points_max)
     for leaf in rules.leaves:
         state.series.pop(leaf, None)
     state.series |= filled.series
@@ -220,4 +236,3 @@ def merge_states(state: State, filled: State, rules: Ruleset, points_max: int) -
         state.bucketing_key = filled.bucketing_key
     if filled.pending:
         state.pending = merge_inputs(state.pending, filled.pending)
-    return truncate_pending(state, points_max)

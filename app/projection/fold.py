@@ -7,8 +7,10 @@ to the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from heapq import heapify, heappop, heappush
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import Final
 
@@ -16,18 +18,21 @@ import msgspec
 
 from app.projection.state import TIME_PASSED, Cause, Input, StagePosition, State, json_size
 from app.rules.engine.ruleset import Ruleset
-from app.rules.engine.series import Series
+from app.rules.engine.series import NeedsReplay, Series
+from app.rules.engine.sliding_window import NeedsOlderPoints
 from app.rules.engine.truth import Truth
 
 POINTS_UNLIMITED: Final = 10**9
 """Value of ``points_max`` for a fold over the whole log, whose result must not depend on a size limit."""
 
+NEVER: Final = 1 << 62
+"""Value of ``State.next_due`` if only a message can change the state."""
+
+LOOKAHEAD_STEPS_MAX: Final = 64
+"""Maximum number of instants after now that a fold examines to find the next change of a state with sliding windows."""
+
 TRAITS_BYTES_MAX: Final = 65_536
 """Size limit of all traits of one customer as JSON, in bytes. A trait beyond it is not stored; the log contains it."""
-
-
-class NeedsReplay(Exception):
-    """A state cannot be extended, because a message is too old or the state was truncated. The log must be replayed."""
 
 
 class Transition(msgspec.Struct, gc=False, frozen=True):
@@ -45,14 +50,42 @@ class Transition(msgspec.Struct, gc=False, frozen=True):
 
 
 def fold(
-    state: State, ruleset: Ruleset, inputs: Iterable[Input], now: int, points_max: int = POINTS_UNLIMITED
+    state: State,
+    ruleset: Ruleset,
+    inputs: Iterable[Input],
+    now: int,
+    points_max: int = POINTS_UNLIMITED,
+    *,
+    rewinds: bool = False,
 ) -> list[Transition]:
     """Advance ``state`` in place over ``inputs`` to ``now``; return the transitions in order of time.
+
+    With ``rewinds``, the state stays at the last change before ``now`` if it has sliding windows. A later message may
+    still be earlier than ``now``, and a sliding window cannot move back. ``state.next_due`` is then the earliest
+    instant after ``now`` at which the state may change.
 
     Raises:
         NeedsReplay: A message is not later than the last evaluation of rules, or the state was truncated and lacks
             data that the fold needs. ``state`` is then unusable.
     """
+    steps = fold_steps(state, ruleset, inputs, now, points_max, rewinds=rewinds)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def fold_steps(
+    state: State,
+    ruleset: Ruleset,
+    inputs: Iterable[Input],
+    now: int,
+    points_max: int,
+    *,
+    rewinds: bool,
+) -> Generator[None, None, list[Transition]]:
+    """Do the same as :func:`fold` in small steps: between two of them, the caller may do something else."""
     inputs = list(inputs)
     state.messages += len(inputs)
     _check_not_past(state, inputs)
@@ -65,42 +98,37 @@ def fold(
         # Once the customer exists, a message that no rule reads changes nothing.
         arriving = [input for input in group if input.is_relevant or state.born is None]
         if arriving:
-            fold_pass.advance_time(instant - 1)
+            yield from fold_pass.advance_time(instant - 1)
             fold_pass.apply_inputs(instant, arriving)
+            yield
     state.pending = [input for input in relevant if input.at > now and (input.is_relevant or state.born is None)]
-    fold_pass.advance_time(now)
+    if rewinds and state.windows:
+        yield from fold_pass.advance_and_rewind(now)
+    else:
+        yield from fold_pass.advance_time(now)
     return fold_pass.changes
+
+
+def look_ahead(state: State, ruleset: Ruleset, steps_max: int) -> tuple[State, list[Transition]]:
+    """Let time pass for a copy of the state, at up to ``steps_max`` instants; return the copy and its transitions."""
+    ahead = msgspec.structs.replace(state)
+    _Snapshot(state).restore(ahead)
+    fold_pass = _FoldPass(ahead, ruleset, POINTS_UNLIMITED)
+    # A window that needs points outside the memory ends the search.
+    with suppress(NeedsReplay):
+        for _ in islice(fold_pass.advance_time(NEVER), steps_max):
+            pass
+    return ahead, fold_pass.changes
 
 
 def flips_at(state: State) -> int | None:
     """Return the earliest instant at which a truth changes or a future message takes effect, or None."""
-    due = _find_next_due(state)
+    due = _find_next_due(state) if state.next_due is None else state.next_due
+    if due == NEVER:
+        due = None
     if not state.pending:
         return due
     return state.pending[0].at if due is None else min(due, state.pending[0].at)
-
-
-def truncate_state(state: State, points_max: int) -> State:
-    """Drop the instants of each series that is larger than ``points_max``, and future messages beyond that number.
-
-    The state is then marked as truncated; the log contains everything.
-    """
-    for series in state.series.values():
-        if series.longest_length > points_max:
-            series.drop_instants()
-            state.is_truncated = True
-    return truncate_pending(state, points_max)
-
-
-def truncate_pending(state: State, points_max: int) -> State:
-    """Drop future messages beyond ``points_max``.
-
-    This is enough after a fold with the same limit, which does not leave a series above the limit.
-    """
-    if len(state.pending) > points_max:
-        del state.pending[points_max:]
-        state.is_truncated = True
-    return state
 
 
 _instant = attrgetter("at")
@@ -142,23 +170,53 @@ def _check_not_past(state: State, inputs: Sequence[Input]) -> None:
 class _FoldPass:
     """One pass over time, which changes the state in place and collects the transitions."""
 
-    __slots__ = ("_next_due", "changes", "points_max", "ruleset", "state")
+    __slots__ = ("_due", "_has_changed", "changes", "points_max", "ruleset", "state")
 
     def __init__(self, state: State, ruleset: Ruleset, points_max: int) -> None:
         self.state = state
         self.ruleset = ruleset
         self.points_max = points_max
         self.changes: list[Transition] = []
-        self._next_due = _find_next_due(state)
+        self._has_changed = False
+        """True if a rule has another result since the attribute was last reset."""
+        self._due = [(truth.until, rule) for rule, truth in state.truths.items() if truth.until is not None]
+        """Heap of (instant, rule). An entry is outdated if the rule's truth has another ``until`` by now."""
+        heapify(self._due)
 
-    def advance_time(self, limit: int) -> None:
+    def advance_time(self, limit: int) -> Iterator[None]:
         """Evaluate the rules whose truth changes through time alone, up to and including ``limit``."""
-        while self._next_due is not None and self._next_due <= limit:
+        while (instant := self._find_next_due()) is not None and instant <= limit:
             if self.state.is_truncated:
                 raise NeedsReplay
-            instant = self._next_due
-            self._decide_rules(instant, dict.fromkeys(self._changing_at(instant), TIME_PASSED))
+            self._decide_rules(instant, dict.fromkeys(self._pop_due(instant), TIME_PASSED))
             self.state.at = instant
+            yield
+
+    def advance_and_rewind(self, now: int) -> Iterator[None]:
+        """Advance to ``now``, look for the next change, and return to the last change up to ``now``."""
+        state = self.state
+        snapshot = _Snapshot(state)
+        lookahead = 0
+        while (instant := self._find_next_due()) is not None and lookahead < LOOKAHEAD_STEPS_MAX:
+            if state.is_truncated:
+                raise NeedsReplay
+            lookahead += instant > now
+            changes, self._has_changed = len(self.changes), False
+            try:
+                self._decide_rules(instant, dict.fromkeys(self._pop_due(instant), TIME_PASSED))
+            except NeedsOlderPoints:
+                if instant <= now:
+                    raise
+                break
+            state.at = instant
+            if self._has_changed and instant > now:
+                del self.changes[changes:]
+                break
+            if self._has_changed:
+                snapshot = _Snapshot(state)
+            yield
+        snapshot.restore(state)
+        state.next_due = NEVER if instant is None else instant
 
     def apply_inputs(self, instant: int, inputs: Sequence[Input]) -> None:
         """Add all messages of one instant, then evaluate the rules once.
@@ -177,13 +235,31 @@ class _FoldPass:
             self.state.born = instant
             self._create_customer(instant, causes, _message_cause(inputs[-1]))
         else:
-            if self._next_due == instant:
-                causes = dict.fromkeys(self._changing_at(instant), TIME_PASSED) | causes
+            if self._find_next_due() == instant:
+                causes = dict.fromkeys(self._pop_due(instant), TIME_PASSED) | causes
             self._decide_rules(instant, causes)
         self.state.at = instant
 
-    def _changing_at(self, instant: int) -> list[str]:
-        return [rule for rule, truth in self.state.truths.items() if truth.until == instant]
+    def _find_next_due(self) -> int | None:
+        """Return the earliest instant at which a truth changes through time alone, or None."""
+        while self._due:
+            instant, rule = self._due[0]
+            if self.state.truths[rule].until == instant:
+                return instant
+            heappop(self._due)
+        return None
+
+    def _pop_due(self, instant: int) -> list[str]:
+        """Return the rules whose truth changes at ``instant``, which is the earliest."""
+        rules = []
+        while self._find_next_due() == instant:
+            rules.append(heappop(self._due)[1])
+        return rules
+
+    def _set_truth(self, rule: str, truth: Truth) -> None:
+        self.state.truths[rule] = truth
+        if truth.until is not None:
+            heappush(self._due, (truth.until, rule))
 
     def _find_causes(self, inputs: Sequence[Input]) -> dict[str, Cause]:
         """Return the rules whose truth the inputs can change, each with the last input that the rule reads."""
@@ -226,13 +302,12 @@ class _FoldPass:
         """Evaluate all rules at the customer's first message; every truth that holds begins at ``instant``."""
         decided_rules = self.ruleset.sort_rules((*causes, *self.ruleset.decided_at_birth))
         for rule in decided_rules:
-            self.state.truths[rule] = self.ruleset.evaluate(rule, self.state, instant, instant)
+            self._set_truth(rule, self.ruleset.evaluate(rule, self.state, instant, instant))
         for rule in dict.fromkeys((*decided_rules, *self.ruleset.true_from_birth)):
             if self._truth_of(rule).holds:
                 self._record_segment_change(rule, True, instant, instant, causes.get(rule, first))
         for journey in self.ruleset.stages_of:
             self._update_stage(journey, instant, causes, first)
-        self._next_due = _find_next_due(self.state)
 
     def _decide_rules(self, instant: int, causes: dict[str, Cause]) -> None:
         """Evaluate the rules in ``causes``, which maps each rule to the cause of its change."""
@@ -243,9 +318,10 @@ class _FoldPass:
             if permanent_truths.get(rule) is before.holds:
                 continue
             after = self.ruleset.evaluate(rule, self.state, instant, before.since)
-            self.state.truths[rule] = after
+            self._set_truth(rule, after)
             if not after.differs_from(before):
                 continue
+            self._has_changed = True
             after.since = instant
             if after.holds != before.holds:
                 self._record_segment_change(
@@ -254,7 +330,6 @@ class _FoldPass:
                 journeys |= self.ruleset.journeys_of.get(rule, frozenset())
         for journey in sorted(journeys):
             self._update_stage(journey, instant, causes, TIME_PASSED)
-        self._next_due = _find_next_due(self.state)
 
     def _update_stage(self, journey: str, instant: int, causes: dict[str, Cause], default: Cause) -> None:
         """Set the current stage, which is the last one in order whose rule holds."""
@@ -286,6 +361,20 @@ class _FoldPass:
             assert self.state.born is not None
             return self.ruleset.initial_truth(rule, self.state.born)
         return truth
+
+
+class _Snapshot:
+    """The parts of a state that change through time alone."""
+
+    __slots__ = ("_at", "_journeys", "_truths", "_windows")
+
+    def __init__(self, state: State) -> None:
+        self._at = state.at
+        self._truths, self._journeys = dict(state.truths), dict(state.journeys)
+        self._windows = {key: window.copy() for key, window in state.windows.items()}
+
+    def restore(self, state: State) -> None:
+        state.at, state.truths, state.journeys, state.windows = self._at, self._truths, self._journeys, self._windows
 
 
 def _message_cause(input: Input) -> Cause:

@@ -114,14 +114,16 @@ async def _read_log_of_identities(
 
 
 async def replay_log(
-    connection: Connection, customer_ids: Sequence[bytes], ruleset: Ruleset, now: int
+    connection: Connection, customer_ids: Sequence[bytes], ruleset: Ruleset, now: int, *, rewinds: bool = False
 ) -> dict[bytes, ReplayedCustomer]:
     """Fold the whole log of each customer up to ``now``. A customer without messages is missing from the result.
+
+    States that will be stored require ``rewinds``; see :func:`app.projection.fold.fold`.
 
     Requires a transaction, because a cursor reads the log.
     """
     keys = await bucketing_keys_of(connection, customer_ids) if ruleset.reads_bucketing_key else {}
-    return await _fold_log(read_log(connection, customer_ids, ruleset), keys, ruleset, now)
+    return await _fold_log(read_log(connection, customer_ids, ruleset), keys, ruleset, now, rewinds=rewinds)
 
 
 async def replay_identities(
@@ -137,12 +139,17 @@ async def replay_identities(
     if ruleset.reads_bucketing_key and (key := await bucketing_key_of(connection, identity_ids)) is not None:
         keys[_ONE_CUSTOMER] = key
     log = _read_log_of_identities(connection, identity_ids, ruleset)
-    replayed = await _fold_log(log, keys, ruleset, now)
+    replayed = await _fold_log(log, keys, ruleset, now, rewinds=False)
     return replayed[_ONE_CUSTOMER].state if replayed else None
 
 
 async def _fold_log(
-    log: AsyncIterator[tuple[bytes, Input]], keys: Mapping[bytes, BucketingKey], ruleset: Ruleset, now: int
+    log: AsyncIterator[tuple[bytes, Input]],
+    keys: Mapping[bytes, BucketingKey],
+    ruleset: Ruleset,
+    now: int,
+    *,
+    rewinds: bool,
 ) -> dict[bytes, ReplayedCustomer]:
     replayed: dict[bytes, ReplayedCustomer] = {}
     slices = TimeSlices()
@@ -166,7 +173,9 @@ async def _fold_log(
         inputs.append(input)
     await fold_chunk()
     for customer_replay in replayed.values():
-        customer_replay.changes += await fold_in_slices(customer_replay.state, ruleset, (), now, slices)
+        customer_replay.changes += await fold_in_slices(
+            customer_replay.state, ruleset, (), now, slices, rewinds=rewinds
+        )
     return replayed
 
 

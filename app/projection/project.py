@@ -19,14 +19,17 @@ from app.identity.graph_writes import mark_link_undone, write_graph
 from app.identity.resolver import Resolution, ResolvedCustomer
 from app.postgres.pool import Connection
 from app.projection.coverage import BEFORE_NUMBERS, Coverage, definition_refs_of
-from app.projection.fold import NeedsReplay, truncate_pending, truncate_state
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
 from app.projection.log_replay import ReplayedCustomer, input_from_message, replay_log
+from app.projection.older_points import fold_stored_state
 from app.projection.state import State, count_messages, read_state, write_state
+from app.projection.state_limits import limit_pending, limit_replayed_state, split_long_series
 from app.projection.stored_intervals import read_intervals
 from app.projection.time_slices import TimeSlices, fold_in_slices
 from app.projection.writes import ProjectedCustomer, merge_customers, write_customers
+from app.rules.engine.point_series import SCANNED_POINTS_MAX
 from app.rules.engine.ruleset import Ruleset
+from app.rules.engine.series import NeedsReplay
 from app.touchpoint import Message
 
 POINTS_PER_MESSAGE: Final = 25
@@ -155,13 +158,29 @@ async def _apply(
         state, rules, revision = extendable
         inputs = [input_from_message(message, rules) for message in messages]
         try:
-            changes = await fold_in_slices(state, rules, inputs, now, slices, settings.series_points_max)
+            if state.windows:
+                state, changes = await fold_stored_state(
+                    connection,
+                    customer.id,
+                    customer.origins[0].state,
+                    rules,
+                    inputs,
+                    now,
+                    settings.series_points_max,
+                    slices,
+                    rewinds=True,
+                )
+            else:
+                changes = await fold_in_slices(
+                    state, rules, inputs, now, slices, settings.series_points_max, rewinds=True
+                )
+            moves = split_long_series(state, rules, settings.series_points_max)
         except NeedsReplay:
             to_replay.append((_estimate_replay_cost(customer, len(messages), ruleset), customer))
             continue
+        limit_pending(state, settings.series_points_max)
         writes.extend(continue_intervals(customer.id, changes, refs))
-        stored = write_state(truncate_pending(state, settings.series_points_max), rules)
-        projected.append(ProjectedCustomer(customer, state, stored, False, revision))
+        projected.append(ProjectedCustomer(customer, state, write_state(state, rules), False, revision, moves))
     replayable, postponed = _split_by_budget(to_replay, settings.replay_messages_max)
     if replayable:
         projected += await replay_customers(connection, replayable, ruleset, now, settings, writes)
@@ -238,7 +257,7 @@ async def replay_customers(
 ) -> list[ProjectedCustomer]:
     """Replay customers and return them ready to be written; add changed intervals to ``writes``."""
     ids = [customer.id for customer in customers]
-    replayed = await replay_log(connection, ids, ruleset, now)
+    replayed = await replay_log(connection, ids, ruleset, now, rewinds=True)
     customer_ids = {row.id for customer in customers for row in customer.origins} | set(ids)
     stored_intervals = await read_intervals(connection, customer_ids)
     refs = definition_refs_of(ruleset)
@@ -249,7 +268,9 @@ async def replay_customers(
         await slices.give_way_if_due()
         customer_replay = replayed.get(customer.id) or ReplayedCustomer(State(), [])
         replayed_intervals += continue_intervals(customer.id, customer_replay.changes, refs).begun
-        stored_state = write_state(truncate_state(customer_replay.state, settings.series_points_max), ruleset)
-        projected.append(ProjectedCustomer(customer, customer_replay.state, stored_state, False, ruleset.fill))
+        state = customer_replay.state
+        moves = limit_replayed_state(state, ruleset, settings.series_points_max)
+        moves.replaces_all = _count_replayed_messages(customer, 0) > SCANNED_POINTS_MAX
+        projected.append(ProjectedCustomer(customer, state, write_state(state, ruleset), False, ruleset.fill, moves))
     writes.extend(correct_intervals(stored_intervals, replayed_intervals))
     return projected

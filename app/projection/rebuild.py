@@ -10,12 +10,15 @@ import msgspec
 from app.config import Settings
 from app.errors import NotFound
 from app.formats.identifiers import parse_customer_reference
-from app.identity.customer_locks import lock_customers
+from app.identity.customer_locks import CustomerRow, lock_customers
 from app.postgres.pool import Clock, Connection, Pool, transact
-from app.projection.fold import NeedsReplay, fold, truncate_state
+from app.projection.older_points import fold_stored_state
 from app.projection.project import refresh_customers
 from app.projection.state import State, read_state
+from app.projection.state_limits import limit_replayed_state
+from app.projection.time_slices import TimeSlices
 from app.rules.engine.ruleset import Ruleset
+from app.rules.engine.series import NeedsReplay
 
 _CHUNK_CUSTOMERS: Final = 200
 _FIRST: Final = bytes(16)
@@ -64,27 +67,29 @@ async def _rebuild(pool: Pool, ids: Sequence[bytes], ruleset: Ruleset, clock: Cl
     async def work(connection: Connection) -> int:
         now = clock.now()
         rows_before = {row.id: row for row in await lock_customers(connection, ids)}
+        advanced = {
+            id: await _advance(connection, row, ruleset, now, settings)
+            for id, row in rows_before.items()
+            if not row.stale and row.revision >= ruleset.fill
+        }
         unbounded = settings.model_copy(update={"replay_messages_max": 10**12})
         await refresh_customers(connection, list(rows_before), ruleset, now, unbounded, replay_all=True)
         rows_after = {row.id: row for row in await lock_customers(connection, ids)}
-        return sum(
-            _advance_to(row.state, ruleset, now, settings)
-            != comparable(read_state(rows_after[id].state, ruleset), ruleset)
-            for id, row in rows_before.items()
-            if not row.stale and row.revision >= ruleset.fill
-        )
+        return sum(advanced[id] != comparable(read_state(rows_after[id].state, ruleset), ruleset) for id in advanced)
 
     return await transact(pool, work)
 
 
-def _advance_to(stored: bytes, ruleset: Ruleset, now: int, settings: Settings) -> State:
+async def _advance(connection: Connection, row: CustomerRow, ruleset: Ruleset, now: int, settings: Settings) -> State:
     """Return the stored state, folded to ``now``; unchanged if a read would replay the customer anyway."""
-    state = read_state(stored, ruleset)
     try:
-        fold(state, ruleset, (), now, settings.series_points_max)
+        state, _ = await fold_stored_state(
+            connection, row.id, row.state, ruleset, (), now, settings.series_points_max, TimeSlices(), rewinds=True
+        )
+        limit_replayed_state(state, ruleset, settings.series_points_max)
     except NeedsReplay:
-        return comparable(read_state(stored, ruleset), ruleset)
-    return comparable(truncate_state(state, settings.series_points_max), ruleset)
+        state = read_state(row.state, ruleset)
+    return comparable(state, ruleset)
 
 
 def comparable(state: State, ruleset: Ruleset) -> State:
@@ -98,4 +103,5 @@ def comparable(state: State, ruleset: Ruleset) -> State:
     state.pending = [msgspec.structs.replace(input, leaves=tuple(sorted(input.leaves))) for input in state.pending]
     state.truths = {rule: truth for rule, truth in state.truths.items() if truth.since != state.born or truth.holds}
     state.series = {leaf: ruleset.leaves[leaf].prune_series(series) for leaf, series in state.series.items()}
+    state.windows, state.older_points, state.next_due = {}, {}, None
     return state

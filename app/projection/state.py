@@ -12,8 +12,10 @@ from typing import Any
 
 import msgspec
 
+from app.rules.engine.point_series import OlderPoints
 from app.rules.engine.ruleset import Ruleset
 from app.rules.engine.series import Series
+from app.rules.engine.sliding_window import SlidingState
 from app.rules.engine.truth import Truth
 
 
@@ -79,6 +81,12 @@ class State(msgspec.Struct):
     """Kind and value of the strongest, earliest identity; stored only if a rule reads it."""
     searches: dict[Any, Any] = {}
     """Cache of the rule engine, which is never stored: searches in points that a fold continues."""
+    windows: dict[str, SlidingState] = {}
+    """Key of a sliding window -> its state. Only series that are too long to scan have sliding windows."""
+    older_points: dict[str, list[OlderPoints]] = {}
+    """Leaf id -> points that were loaded from outside the state, in order. Not stored with the state."""
+    next_due: int | None = None
+    """Earliest instant at which the state may change, if the fold has looked ahead. Not stored with the state."""
 
 
 class _Stored(msgspec.Struct, array_like=True):
@@ -94,6 +102,7 @@ class _Stored(msgspec.Struct, array_like=True):
     journeys: dict[int, StagePosition]
     pending: bytes
     bucketing_key: tuple[str, str] | None = None
+    windows: dict[str, SlidingState] = {}
 
 
 class _Outline(msgspec.Struct, array_like=True):
@@ -157,6 +166,7 @@ def read_state(stored: bytes, ruleset: Ruleset) -> State:
         _decode_pending(row.pending) if row.pending else [],
         row.is_truncated,
         row.bucketing_key if ruleset.reads_bucketing_key else None,
+        windows=row.windows,
     )
 
 
@@ -181,6 +191,7 @@ def write_state(state: State, ruleset: Ruleset) -> bytes:
             {number_of[f"journey:{key}"]: position for key, position in state.journeys.items()},
             _encode_json(state.pending) if state.pending else b"",
             state.bucketing_key if ruleset.reads_bucketing_key else None,
+            state.windows,
         )
     )
 

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from app.projection.fold import POINTS_UNLIMITED, Transition, flips_at, fold
+from app.projection.fold import POINTS_UNLIMITED, Transition, fold_steps
 from app.projection.state import Input, State
 from app.rules.engine.ruleset import Ruleset
 
 SLICE_SECONDS: Final = 0.01
 """Time after which a computation gives way. A loop that serves requests is held for about twice this time at most."""
-
-_INPUTS_PER_STEP: Final = 16
 
 
 class TimeSlices:
@@ -39,35 +37,14 @@ async def fold_in_slices(
     now: int,
     slices: TimeSlices,
     points_max: int = POINTS_UNLIMITED,
+    *,
+    rewinds: bool = False,
 ) -> list[Transition]:
     """Do the same as :func:`app.projection.fold.fold`, in small steps between which other tasks run."""
-    changes: list[Transition] = []
-    for step in _split_between_instants(inputs):
-        instant = min(now, step[-1].at)
-        changes += await _advance_in_slices(state, ruleset, min(now, step[0].at) - 1, slices, points_max)
-        changes += fold(state, ruleset, step, instant, points_max)
+    steps = fold_steps(state, ruleset, inputs, now, points_max, rewinds=rewinds)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
         await slices.give_way_if_due()
-    return changes + await _advance_in_slices(state, ruleset, now, slices, points_max)
-
-
-async def _advance_in_slices(
-    state: State, ruleset: Ruleset, limit: int, slices: TimeSlices, points_max: int
-) -> list[Transition]:
-    """Advance from one change through time alone to the next, up to ``limit``."""
-    changes: list[Transition] = []
-    while (due := flips_at(state)) is not None and due <= limit:
-        changes += fold(state, ruleset, (), due, points_max)
-        await slices.give_way_if_due()
-    return changes
-
-
-def _split_between_instants(inputs: Sequence[Input]) -> Iterator[Sequence[Input]]:
-    """Split inputs, in the order of time, into steps. All inputs of one instant are in the same step."""
-    ordered = sorted(inputs, key=lambda input: (input.at, input.message_id, input.source))
-    start = 0
-    while start < len(ordered):
-        end = min(start + _INPUTS_PER_STEP, len(ordered))
-        while end < len(ordered) and ordered[end].at == ordered[end - 1].at:
-            end += 1
-        yield ordered[start:end]
-        start = end

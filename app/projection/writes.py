@@ -14,7 +14,9 @@ from app.identity.resolver import Resolution, ResolvedCustomer
 from app.postgres.pool import Connection
 from app.projection.fold import flips_at
 from app.projection.intervals import IntervalWrites
+from app.projection.older_points import move_older_points
 from app.projection.state import Cause, State
+from app.projection.state_limits import PointMoves
 from app.registry.rule_numbers import find_retired_meaning, forget_retired_meaning
 
 SWEEP_NOW: Final = 0
@@ -30,13 +32,22 @@ class ProjectedCustomer(msgspec.Struct):
     stale: bool
     revision: int
     """Highest rule number for which ``stored`` is complete."""
+    points: PointMoves = msgspec.field(default_factory=PointMoves)
 
 
 _encode_cause = msgspec.json.Encoder().encode
 
 _MERGE_CUSTOMERS = """
--- Deletes the rows of merged customers. If a customer moves as a whole to a new id, its intervals move too.
-WITH adopted AS (
+-- Deletes the rows of merged customers. If a customer moves as a whole to a new id, its intervals and points move too.
+WITH moved_points AS (
+    UPDATE older_points p SET customer_id = a.customer_id
+    FROM unnest($1::uuid[], $2::uuid[]) AS a (former_id, customer_id)
+    WHERE p.customer_id = a.former_id
+),
+dropped_points AS (
+    DELETE FROM older_points WHERE customer_id = ANY($3::uuid[]) AND NOT customer_id = ANY($1::uuid[])
+),
+adopted AS (
     UPDATE transitions t SET customer_id = a.customer_id
     FROM unnest($1::uuid[], $2::uuid[]) AS a (former_id, customer_id)
     WHERE t.customer_id = a.former_id AND t.retracted_at IS NULL
@@ -134,6 +145,7 @@ async def write_customers(
         [interval.meaning for interval in begun],
         [customer.customer.last_link[0] for customer in customers],
     )
+    await move_older_points(connection, [(customer.customer.id, customer.points) for customer in customers])
 
 
 def _encode_optional_cause(cause: Cause | None) -> bytes | None:

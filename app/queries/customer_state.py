@@ -8,21 +8,27 @@ log.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from app.postgres.pool import Connection
+from app.postgres.pool import Connection, Pool
 from app.projection.coverage import BEFORE_NUMBERS, Coverage
-from app.projection.fold import NeedsReplay, fold
+from app.projection.fold import fold, look_ahead
 from app.projection.log_replay import replay_log
+from app.projection.older_points import fold_stored_state
 from app.projection.partial_replay import replay_for_rules
 from app.projection.state import Cause, State, first_seen_of, read_state, write_state
 from app.projection.time_slices import TimeSlices
 from app.queries.replay_limit import UNLIMITED, check_replay_length
 from app.rules.engine.ruleset import Ruleset
+from app.rules.engine.series import NeedsReplay
 from app.rules.engine.truth import Truth
 from app.touchpoint import STRENGTH, Identity
+
+_LOOKAHEAD_STEPS_MAX: Final = 256
+"""Maximum number of instants at which a read evaluates rules to find the next change of a customer with a long series.
+Beyond it, ``valid_until`` is the last of these instants: nothing changes before it."""
 
 
 class StoredState(msgspec.Struct):
@@ -74,7 +80,9 @@ def is_current(row: StoredState, ruleset: Ruleset, now: int) -> bool:
     )
 
 
-def advance_to(row: StoredState, ruleset: Ruleset, now: int, points_max: int) -> State | None:
+async def advance_to(
+    connection: Connection | Pool, row: StoredState, ruleset: Ruleset, now: int, points_max: int
+) -> State | None:
     """Return the state at ``now``; None if the customer needs a replay.
 
     The state may be later than ``now`` if this process's clock is behind. It lacks candidates that are not backfilled
@@ -85,10 +93,12 @@ def advance_to(row: StoredState, ruleset: Ruleset, now: int, points_max: int) ->
         return None
     known_rules = rule_coverage.known_rules(row.revision)
     state = read_state(row.state, known_rules)
-    if row.flips_at is None or row.flips_at > now:
+    if not state.windows and (row.flips_at is None or row.flips_at > now):
         return state
     try:
-        fold(state, known_rules, (), now, points_max)
+        state, _ = await fold_stored_state(
+            connection, row.id, row.state, known_rules, (), now, points_max, TimeSlices()
+        )
     except NeedsReplay:
         return None
     return state
@@ -116,7 +126,7 @@ async def states_at(
     slices = TimeSlices()
     for row in rows:
         await slices.give_way_if_due()
-        state = advance_to(row, ruleset, instant, points_max)
+        state = await advance_to(connection, row, ruleset, instant, points_max)
         if state is not None and state.at <= instant and not _needs_log(state, ruleset, with_values):
             states[row.id] = state
             continue
@@ -136,7 +146,9 @@ async def states_at(
 
 def _needs_log(state: State, ruleset: Ruleset, with_values: bool) -> bool:
     """Return True if the state's truths are correct, but it lacks data for future changes or computed traits."""
-    return state.is_truncated and (bool(state.pending) or (with_values and not _holds_values(state, ruleset)))
+    if state.pending and (state.is_truncated or state.windows):
+        return True
+    return state.is_truncated and with_values and not _holds_values(state, ruleset)
 
 
 def _holds_values(state: State, ruleset: Ruleset) -> bool:
@@ -232,6 +244,11 @@ def valid_until(state: State, ruleset: Ruleset, points_max: int) -> dict[str, in
         for change in fold(future_state, ruleset, (), state.pending[-1].at, points_max):
             ends.setdefault(change.definition, change.at)
         state = future_state
+    elif state.windows:
+        # A truth that reads a sliding window is stored with an ``until`` that may be too early.
+        state, changes = look_ahead(state, ruleset, _LOOKAHEAD_STEPS_MAX)
+        for change in changes:
+            ends.setdefault(change.definition, change.at)
     for rule_id, truth in state.truths.items():
         if truth.until is not None and rule_id.startswith("segment:"):
             ends.setdefault(rule_id, truth.until)

@@ -88,7 +88,7 @@ class CustomerQueries:
         definitions, *stored, kinds, values = row
         ruleset = self._registry.rules.current
         if definitions == ruleset.revision:
-            state = advance_to(StoredState(*stored), ruleset, now, self._points_max)
+            state = await advance_to(self._pool, StoredState(*stored), ruleset, now, self._points_max)
             customer = (
                 None
                 if state is None

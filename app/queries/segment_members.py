@@ -15,12 +15,13 @@ from app.config import Settings
 from app.errors import NotFound
 from app.postgres.pool import Connection, Pool, snapshot
 from app.projection.coverage import Coverage
-from app.projection.fold import POINTS_UNLIMITED, NeedsReplay
+from app.projection.fold import POINTS_UNLIMITED
 from app.projection.state import State
 from app.queries.customer_state import StoredState, sort_identities, states_at, truth_of, valid_until
 from app.queries.replay_limit import check_replay_length
 from app.registry.registry import Registry
 from app.rules.engine.ruleset import Ruleset
+from app.rules.engine.series import NeedsReplay
 from app.touchpoint import SECOND, Identity
 
 _BATCH_CUSTOMERS: Final = 500

@@ -128,17 +128,17 @@ class VisitorCustomers:
         if row.stored is None:
             return VisitorCustomer(None, row.is_claimed)
         return VisitorCustomer(
-            self._build_from_stored_state(row, row.stored, now) or await self._replay(row, row.stored.id, now),
+            await self._build_from_stored_state(row, row.stored, now) or await self._replay(row, row.stored.id, now),
             row.is_claimed,
         )
 
-    def _build_from_stored_state(self, row: _VisibleRow, stored: StoredState, now: int) -> Customer | None:
+    async def _build_from_stored_state(self, row: _VisibleRow, stored: StoredState, now: int) -> Customer | None:
         """Return the customer from its row, if the row was folded from visible messages only and is up to date."""
         ruleset = self._registry.rules.current
         hides_others = row.has_others if ruleset.reads_bucketing_key else row.has_other_messages
         if hides_others or row.definitions != ruleset.revision:
             return None
-        state = advance_to(stored, ruleset, now, self._points_max)
+        state = await advance_to(self._pool, stored, ruleset, now, self._points_max)
         return None if state is None else build_customer(stored.id, (), (), state, ruleset, now, self._points_max)
 
     async def _replay(self, row: _VisibleRow, customer_id: bytes, now: int) -> Customer | None:

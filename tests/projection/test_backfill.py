@@ -23,7 +23,14 @@ from app.queries.segment_members import SegmentMemberQueries
 from app.registry.registry import Registry
 from app.rules.language.definitions import TraitIn, parse_trait
 from app.touchpoint import DAY, HOUR, SECOND
-from tests.projection.test_project_against_reference import CAPS, DEFINITIONS, NOW, SMALL_CAPS, random_delivery
+from tests.projection.test_project_against_reference import (
+    CAPS,
+    DEFINITIONS,
+    NOW,
+    SMALL_CAPS,
+    random_delivery,
+    send_as_claimed,
+)
 from tests.support.pipeline import Pipeline, item, running_pipeline
 from tests.support.reference_model import Definitions, SentMessage, customers, intervals, of_customer
 
@@ -332,16 +339,16 @@ async def test_definition_changes_between_messages_match_the_reference(database_
             for _ in range(rng.randrange(3)):
                 await pipeline.worker.fill()
             if batches and rng.random() < 0.7:
-                await pipeline.send([item(messages[index], prefix) for index in batches.pop(0)])
+                await send_as_claimed(pipeline, [messages[index] for index in batches.pop(0)], prefix)
         await pipeline.sweep_all()
         for kind, key, rule in definitions:
             if key in edited:
                 await pipeline.put(kind, key, rule, replace=True)
                 if batches:
-                    await pipeline.send([item(messages[index], prefix) for index in batches.pop(0)])
+                    await send_as_claimed(pipeline, [messages[index] for index in batches.pop(0)], prefix)
                 await pipeline.worker.fill()
         for batch in batches:
-            await pipeline.send([item(messages[index], prefix) for index in batch])
+            await send_as_claimed(pipeline, [messages[index] for index in batch], prefix)
             await pipeline.worker.fill()
         await pipeline.sweep_all()
         assert pipeline.registry.rules.current.upcoming == {}

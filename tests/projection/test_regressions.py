@@ -320,11 +320,11 @@ def test_long_replay_does_not_block_other_customers(database_url: str, monkeypat
         replay_started, resume = asyncio.Event(), asyncio.Event()
         original = replay_log
 
-        async def wait_and_replay(connection: Connection, ids: Sequence[bytes], ruleset: Ruleset, now: int) -> Any:
+        async def wait_and_replay(connection: Connection, ids: Sequence[bytes], *args: Any, **options: Any) -> Any:
             if long in ids:
                 replay_started.set()
                 await resume.wait()
-            return await original(connection, ids, ruleset, now)
+            return await original(connection, ids, *args, **options)
 
         monkeypatch.setattr(project_module, "replay_log", wait_and_replay)
         sweeping = asyncio.create_task(pipeline.worker.sweep())

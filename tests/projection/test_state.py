@@ -15,11 +15,12 @@ import pytest
 
 from app.projection.backfill import merge_states
 from app.projection.coverage import Coverage
-from app.projection.fold import NeedsReplay, Transition, fold, truncate_pending, truncate_state
+from app.projection.fold import Transition, fold
 from app.projection.partial_replay import _select_log, merge_inputs
 from app.projection.state import Input, State, read_state, write_state
+from app.projection.state_limits import limit_pending, limit_replayed_state
 from app.rules.engine.ruleset import Ruleset
-from app.rules.engine.series import Series
+from app.rules.engine.series import NeedsReplay, Series
 from app.touchpoint import DAY, HOUR
 from tests.support.case_count import case_count
 from tests.support.reference_rules import Entry, TraitsEntry, order
@@ -97,11 +98,13 @@ def check_arrival(question: Question, rng: Random) -> None:
         clock = min(scenario.now, max(clock, rng.choice([clock, part[0].at, part[-1].at, part[0].at - 1])))
         try:
             changes += fold(state, scenario.ruleset, part, clock, points_max)
-            state = scenario.stored(truncate_pending(state, points_max))
+            limit_pending(state, points_max)
+            state = scenario.stored(state)
         except NeedsReplay:
             state = scenario.state()
             changes = fold(state, scenario.ruleset, delivered, clock)
-            state = scenario.stored(truncate_state(state, points_max))
+            limit_replayed_state(state, scenario.ruleset, points_max)
+            state = scenario.stored(state)
     try:
         changes += fold(state, scenario.ruleset, (), scenario.now, points_max)
     except NeedsReplay:
@@ -132,7 +135,9 @@ def check_partial_backfill(question: Question, rng: Random) -> None:
     }
     assert not missing_ids & {change.definition for change in changes}
     changes += [change for change in filled_changes if change.definition in missing_ids]
-    state = scenario.stored(merge_states(state, filled, missing_rules, 256))
+    merge_states(state, filled, missing_rules)
+    limit_replayed_state(state, scenario.ruleset, 256)
+    state = scenario.stored(state)
     assert (answers_of(state, scenario.ruleset), sort_changes(changes)) == scenario.whole(at)
     changes += fold(state, scenario.ruleset, (), scenario.now)
     assert (answers_of(state, scenario.ruleset), sort_changes(changes)) == scenario.whole(scenario.now)

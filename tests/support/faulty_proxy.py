@@ -122,8 +122,8 @@ class FaultyProxy:
     def _forward(self, lines: list[bytes], body: bytes) -> bytes:
         upstream = socket.create_connection(("127.0.0.1", self._upstream_port))
         with self._until_closed(upstream), upstream.makefile("rb") as reader:
-            kept = [line for line in lines if not line.lower().startswith(b"connection:")]
-            upstream.sendall(b"".join([*kept, b"Connection: close\r\n\r\n", body]))
+            forwarded = [line for line in lines if not line.lower().startswith(b"connection:")]
+            upstream.sendall(b"".join([*forwarded, b"Connection: close\r\n\r\n", body]))
             return reader.read()
 
 

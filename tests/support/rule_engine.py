@@ -8,12 +8,14 @@ from typing import Any
 
 import msgspec
 
-from app.projection.fold import POINTS_UNLIMITED, NeedsReplay, Transition
+from app.projection.fold import POINTS_UNLIMITED, Transition
 from app.projection.fold import fold as fold_moves
 from app.projection.log_replay import build_input
 from app.projection.state import Input, State, read_state, write_state
+from app.rules.engine.point_series import OlderPoints
 from app.rules.engine.ruleset import Ruleset, compile_ruleset
-from app.rules.engine.series import Series
+from app.rules.engine.series import NeedsReplay, Series
+from app.rules.engine.sliding_window import SlidingState
 from app.rules.engine.touchpoint_view import TouchpointView
 from app.rules.engine.truth import Truth
 from app.rules.language.definitions import parse_rule, parse_value
@@ -33,6 +35,8 @@ class CustomerFacts(msgspec.Struct):
     born: int | None = 0
     bucketing_key: tuple[str, str] | None = PERSON
     searches: dict[Any, Any] = {}
+    windows: dict[str, SlidingState] = {}
+    older_points: dict[str, list[OlderPoints]] = {}
 
 
 def segment(key: str, rule: Any) -> Definition:

@@ -16,6 +16,7 @@ from app.rules.engine.filters import Leaf, canonicalize
 from app.rules.engine.nodes.base import CompiledRule
 from app.rules.engine.nodes.traits import ComputedTrait
 from app.rules.engine.point_series import PointRetention
+from app.rules.engine.sliding_window import SlidingWindow
 from app.rules.language.references import NamedRule, Reference, find_references
 
 ENGINE_VERSION: Final = 2
@@ -84,6 +85,8 @@ class Compilation:
         self.rules: dict[str, CompiledRule] = {}
         self.computed_traits: dict[str, ComputedTrait] = {}
         self.leaves: dict[str, Leaf] = {}
+        self.sliding_windows: dict[str, SlidingWindow] = {}
+        """Key -> window that a rule or computed trait reads."""
         self.dependencies: dict[str, Dependencies] = {}
         self.meanings: dict[str, str] = {}
         """Rule id -> digest of its meaning. A stored truth is valid as long as the digest is the same."""
@@ -146,6 +149,10 @@ class Compilation:
         self.leaves[leaf.id] = required if existing is None else existing.merge_with(required)
         dependencies.leaves.add(leaf.id)
         return leaf
+
+    def add_sliding_window(self, window: SlidingWindow | None) -> None:
+        if window is not None:
+            self.sliding_windows[window.key] = window
 
     def widen_retention(self, retention: PointRetention) -> PointRetention:
         """Return the retention; for an explanation, require all points."""

@@ -53,7 +53,7 @@ def explain_rule(
 
 def explain_value(computed: ComputedTrait, facts: Facts, t: int, ids: TouchpointIds | None) -> dict[str, Any]:
     """Return ``value`` and ``valid_until`` of a computed trait, and the touchpoints from which it was computed."""
-    cache = EvaluationCache()
+    cache = EvaluationCache(t, scans_points=True)
     value, until = computed.value_and_next_change(facts, t, cache)
     inputs = _ExplanationBuilder(facts, t, ids, {}, set()).describe_inputs(computed)
     return {"value": value, "valid_until": until} | inputs
@@ -69,7 +69,7 @@ class _ExplanationBuilder:
         explained: set[str],
     ) -> None:
         self.facts, self.t, self.ids, self.node_trackers, self.explained = facts, t, ids, node_trackers, explained
-        self.cache = EvaluationCache()
+        self.cache = EvaluationCache(t, scans_points=True)
 
     def build_tree(self, node: Node) -> dict[str, Any]:
         if isinstance(node, CompiledRule):
@@ -80,7 +80,7 @@ class _ExplanationBuilder:
             "rule": node.rule_json,
             "truth": node.holds(self.facts, self.t, self.cache),
             "since": tracker.truth_at(self.facts, self.t, self.cache).since if tracker is not None else None,
-            "valid_until": rule.next_check_at(self.facts, self.t, EvaluationCache()),
+            "valid_until": rule.next_check_at(self.facts, self.t, EvaluationCache(self.t, scans_points=True)),
         }
         answer |= self._details(node)
         answer["nodes"] = [self.build_tree(child) for child in self._children(node)]

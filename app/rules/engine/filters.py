@@ -88,8 +88,17 @@ class Leaf(msgspec.Struct, frozen=True):
         if series.point_series is None:
             series.point_series = PointSeries()
         series.point_series.add(t, place, values, self.point_retention)
-        if points_max <= WEIGHED_POINTS_MAX and series.point_series.weight > points_max:
+        if points_max <= WEIGHED_POINTS_MAX and self.limited_weight(series.point_series) > points_max:
             series.overflowed = True
+
+    def limited_weight(self, point_series: PointSeries) -> int:
+        """Return the size, in points, of the parts that must stay in the customer's state."""
+        return point_series.weight if self.keeps_points_in_state else point_series.rest_weight
+
+    @property
+    def keeps_points_in_state(self) -> bool:
+        """True if a rule scans all points of the series; else older points can be moved out of the state."""
+        return self.point_retention is not None and self.point_retention.scanned
 
     def prune_series(self, series: Series) -> Series:
         """Return the series without the parts that only removed rules needed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from decimal import Context, Decimal, Inexact
+from fractions import Fraction
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +24,10 @@ Point = list[Any]
 CHARS_PER_POINT: Final = 100
 """Number of characters in stored values that count as one additional point towards the size limit of a series."""
 
+SCANNED_POINTS_MAX: Final = 256
+"""Longest series whose points the rules scan in each evaluation. Rules read a longer one through a
+:class:`~app.rules.engine.sliding_window.SlidingWindow`."""
+
 EXACT_CONTEXT: Final = Context(prec=4_000, traps=[Inexact])
 """Decimal context that never rounds. A number has at most 400 digits, so even a sum of 10^3000 numbers is exact."""
 
@@ -31,6 +36,22 @@ def add_exactly(a: Number, b: Number) -> Number:
     if type(a) is int and type(b) is int:
         return a + b
     return EXACT_CONTEXT.add(Decimal(a), Decimal(b))
+
+
+def divide_exactly(sum: Number, count: int) -> Number | Fraction | None:
+    """Return ``sum / count`` without rounding, as a ``Fraction`` only if no finite decimal equals it."""
+    if not count:
+        return None
+    exact = Fraction(sum) / count
+    if exact.denominator == 1:
+        return exact.numerator
+    remainder = exact.denominator
+    for prime in (2, 5):
+        while remainder % prime == 0:
+            remainder //= prime
+    if remainder != 1:
+        return exact
+    return EXACT_CONTEXT.divide(Decimal(exact.numerator), Decimal(exact.denominator))
 
 
 class ValueFrequency(msgspec.Struct, array_like=True):
@@ -93,6 +114,9 @@ class PointRetention(msgspec.Struct, frozen=True):
     def keeps_points(self) -> bool:
         return self.all_points or self.window > 0
 
+    scanned: bool = False
+    """True if a rule scans all points in each evaluation, so they must stay in the customer's state."""
+
     def union(self, other: PointRetention) -> PointRetention:
         return PointRetention(
             self.all_points or other.all_points,
@@ -104,7 +128,16 @@ class PointRetention(msgspec.Struct, frozen=True):
             min(retention.spacing for retention in (self, other) if retention.keeps_points)
             if self.keeps_points or other.keeps_points
             else 0,
+            self.scanned or other.scanned,
         )
+
+
+class OlderPoints(msgspec.Struct):
+    """Points of one leaf that were moved out of the customer's state: a range of positions without gaps."""
+
+    position: int
+    """Position of the first point."""
+    points: list[Point]
 
 
 class PointSeries(msgspec.Struct, array_like=True):
@@ -117,11 +150,35 @@ class PointSeries(msgspec.Struct, array_like=True):
     former_sequence_progress: dict[str, Any] = {}
     former_sequence_completed: bool = False
     """Rows of the previous release use these two positions. Nothing reads them: the rules are backfilled."""
+    start: int = 0
+    """Position of the first of ``points``: the number of touchpoints before it."""
+    older_start: int | None = None
+    """Position of the first point that was moved out of the state and that a window may still need; ``None`` if no
+    such point exists. All points from there to ``start`` are outside the state."""
+
+    @property
+    def oldest(self) -> int:
+        """Position of the oldest point that a window can still read."""
+        return self.start if self.older_start is None else self.older_start
+
+    @property
+    def is_long(self) -> bool:
+        """True if rules read the points through a sliding window instead of scanning them."""
+        return self.older_start is not None or len(self.points) > SCANNED_POINTS_MAX
 
     @property
     def weight(self) -> int:
         """Size of the series in points, for the size limit. Long values and other state count as points too."""
-        weight = len(self.points) + sum(_text_weight(point) for point in self.points)
+        return self.points_weight + self.rest_weight
+
+    @property
+    def points_weight(self) -> int:
+        return sum(1 + _text_weight(point) for point in self.points)
+
+    @property
+    def rest_weight(self) -> int:
+        """Size of everything but ``points``."""
+        weight = 0
         for point in (self.first, self.last):
             weight += 0 if point is None else _text_weight(point)
         if self.totals is not None:
@@ -148,7 +205,21 @@ class PointSeries(msgspec.Struct, array_like=True):
             if retention.spacing:
                 self._thin_latest(retention.spacing)
             if not retention.all_points:
-                self.drop_points_until(t - retention.window)
+                self._drop_expired(t - retention.window)
+
+    def take_oldest(self, weight: int) -> OlderPoints:
+        """Remove the oldest points up to this size, but at least one, and return them."""
+        count, taken_weight = 1, 1 + _text_weight(self.points[0])
+        while count < len(self.points):
+            taken_weight += 1 + _text_weight(self.points[count])
+            if taken_weight > weight:
+                break
+            count += 1
+        older = OlderPoints(self.start, self.points[:count])
+        del self.points[:count]
+        self.older_start = self.start if self.older_start is None else self.older_start
+        self.start += count
+        return older
 
     def prune(self, retention: PointRetention | None) -> PointSeries:
         """Return a copy with only the parts that ``retention`` requires."""
@@ -163,10 +234,14 @@ class PointSeries(msgspec.Struct, array_like=True):
             last=self.last if retention.last else None,
             totals=totals,
         )
-        if pruned.points and not retention.all_points:
+        if pruned.is_long:
+            # How many points a long series keeps in the state depends on when the others were moved.
+            pruned.points = pruned.points[-SCANNED_POINTS_MAX:]
+        elif pruned.points and not retention.all_points:
             pruned.drop_points_until(pruned.points[-1][0] - retention.window)
         if pruned.points and retention.spacing:
             pruned._thin_all(retention)
+        pruned.start, pruned.older_start = 0, None
         return pruned
 
     def _thin_latest(self, spacing: int) -> None:
@@ -190,11 +265,20 @@ class PointSeries(msgspec.Struct, array_like=True):
         if len(self.points) > 1 and self.points[1][0] // spacing == expiring:
             del self.points[0]
 
+    def _drop_expired(self, until: int) -> None:
+        """Drop the points at or before the instant ``until``; of a long list, only many at once, which is cheaper."""
+        points = self.points
+        first = 0 if len(points) <= SCANNED_POINTS_MAX else len(points) // 4
+        if points and points[first][0] <= until:
+            self.drop_points_until(until)
+
     def drop_points_until(self, until: int) -> None:
         """Drop the points at or before the instant ``until``."""
-        points = self.points
-        if points and points[0][0] <= until:
-            del points[: bisect_right(points, until, key=_instant_of)]
+        dropped = bisect_right(self.points, until, key=_instant_of)
+        if dropped:
+            del self.points[:dropped]
+            self.start += dropped
+            self.older_start = None  # Older points have expired too.
 
 
 def _instant_of(point: Point) -> int:

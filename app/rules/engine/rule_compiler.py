@@ -20,9 +20,9 @@ from app.rules.engine.filters import (
     build_sequence_leaf,
     compile_filter,
 )
+from app.rules.engine.node_timezone import NodeTimezone
 from app.rules.engine.nodes import aggregates, boolean, counts, first_last, recurring, sequence, traits, truth_history
-from app.rules.engine.nodes.aggregates import AggregateHead
-from app.rules.engine.nodes.base import CompiledRule, Node, NodeTimezone, ValueNode
+from app.rules.engine.nodes.base import CompiledRule, Node, ValueNode
 from app.rules.engine.nodes.point_windows import OpenCondition, PointWindow, ValueOperand
 from app.rules.engine.nodes.random_bucket import BucketNode
 from app.rules.engine.operators import CompiledComparison, compile_comparison
@@ -30,6 +30,7 @@ from app.rules.engine.point_series import PointRetention
 from app.rules.engine.sequence_search import STEP_MASK_COLUMN
 from app.rules.engine.sequence_tracker import Gap, SequenceShape, SequenceTracker
 from app.rules.engine.series import Retention
+from app.rules.engine.sliding_window import HEADS_WITHOUT_PATH, AggregateHead
 from app.rules.engine.window import UNBOUNDED_SPAN, SplitWindow, Window, split_window
 from app.rules.language import expressions, nodes, touchpoint_nodes
 from app.rules.language.comparison import Comparison
@@ -106,16 +107,17 @@ class RuleCompiler:
             and not window.is_local
             and not any(length is not None and not length.is_exact for length in (window.within, window.before))
             and not (window.span.has_floating_dates and (window.within or window.before))
+            and not (window.within and window.before)
         )
         if not needs_instants_only:
             point_window = self._compile_point_window(filter, split, rule.timezone, (), _point_retention(window))
-            return counts.CountInWindowNode(rule_json, point_window, low, high)
+            node = counts.CountInWindowNode(rule_json, point_window, low, high)
+            self._compilation.add_sliding_window(node.sliding_window)
+            return node
         within, before = (length and length.microseconds for length in (window.within, window.before))
         retention = _counting_retention(within, before, low, high, window.span.edges)
         leaf = build_counting_leaf(filter, split.fixed_span, split.local_test, retention)
         self._compilation.add_leaf(leaf, self._dependencies)
-        if within and before:
-            return counts.CountWithinBeforeNode(rule_json, leaf.id, low, high, within=within, before=before)
         if within:
             return counts.CountWithinNode(rule_json, leaf.id, low, high, within)
         if before:
@@ -145,7 +147,7 @@ class RuleCompiler:
         cadence = recurring.Cadence(rule.at_least, rule.of_last, rule.period)
         filter = self._compile_filter(rule, rule.regularly, rule.timezone)
         split = SplitWindow(_ANY_TIME, UNBOUNDED_SPAN, None)
-        retention = PointRetention(window=cadence.age_max, spacing=cadence.period_min)
+        retention = PointRetention(window=cadence.age_max, spacing=cadence.period_min, scanned=True)
         point_window = self._compile_point_window(
             filter, split, rule.timezone, (), retention, uses_zone=cadence.is_calendar
         )
@@ -169,7 +171,8 @@ class RuleCompiler:
         tracker = None if uses_zone else SequenceTracker(shape, within, before)
         retention = None
         if tracker is None or self._compilation.is_explaining:
-            retention = self._compilation.widen_retention(_point_retention(split.window))
+            retention = _point_retention(split.window).union(PointRetention(scanned=True))
+            retention = self._compilation.widen_retention(retention)
         leaf = build_sequence_leaf(filters, split.fixed_span, split.local_test, same, retention, tracker)
         self._compilation.add_leaf(leaf, self._dependencies, len(steps))
         point_window = PointWindow(leaf.id, split.window, self._node_timezone(rule.timezone, used=uses_zone), ())
@@ -190,7 +193,8 @@ class RuleCompiler:
         uses_zone: bool = False,
     ) -> PointWindow:
         if filter.open_conditions:
-            retention = PointRetention(all_points=retention.all_points or not retention.window, window=retention.window)
+            keeps_all = retention.all_points or not retention.window
+            retention = PointRetention(all_points=keeps_all, window=retention.window, scanned=True)
         retention = self._compilation.widen_retention(retention)
         leaf = build_point_leaf(filter, split.fixed_span, split.local_test, paths, retention)
         self._compilation.add_leaf(leaf, self._dependencies)
@@ -209,7 +213,7 @@ class RuleCompiler:
             return self._resolve_trait(expression.trait)
         head: AggregateHead = type(expression).head
         node: expressions.CountValue = expression
-        has_path = head not in aggregates.HEADS_WITHOUT_PATH
+        has_path = head not in HEADS_WITHOUT_PATH
         events = expression.of if has_path else getattr(expression, head)
         paths = (getattr(expression, head),) if has_path else ()
         filter = self._compile_filter(node, events, node.timezone)
@@ -217,8 +221,11 @@ class RuleCompiler:
         is_lifetime = split.window.is_lifetime and not filter.open_conditions and not self._compilation.is_explaining
         retention = _lifetime_retention(head) if is_lifetime else _point_retention(split.window)
         point_window = self._compile_point_window(filter, split, node.timezone, paths, retention)
-        aggregate = aggregates.LifetimeAggregate if is_lifetime else aggregates.WindowedAggregate
-        return aggregate(head, point_window)
+        if is_lifetime:
+            return aggregates.LifetimeAggregate(head, point_window)
+        aggregate = aggregates.WindowedAggregate(head, point_window)
+        self._compilation.add_sliding_window(aggregate.sliding_window)
+        return aggregate
 
     def _compile_comparison(self, comparison: Comparison) -> CompiledComparison:
         if comparison.matches is not None:
@@ -382,8 +389,6 @@ def _counting_retention(
 ) -> Retention:
     """Return the retention for a count: one instant more than its highest number decides the result."""
     points = (low if high is None else high) + 1
-    if within and before:
-        return Retention(0, 0, within, ())
     if within:
         return Retention(points, 0, None, ())
     if before:
@@ -392,8 +397,10 @@ def _counting_retention(
 
 
 def _point_retention(window: Window) -> PointRetention:
-    age_max = window.age_max
-    return PointRetention(all_points=True) if age_max is None else PointRetention(window=age_max)
+    age_max, scanned = window.age_max, not window.is_monotonic
+    if age_max is None:
+        return PointRetention(all_points=True, scanned=scanned)
+    return PointRetention(window=age_max, scanned=scanned)
 
 
 def _lifetime_retention(head: AggregateHead) -> PointRetention:

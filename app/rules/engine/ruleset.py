@@ -14,7 +14,9 @@ from app.rules.engine.definition_compiler import analyze_definitions, compile_de
 from app.rules.engine.explanation import TouchpointIds, explain_rule, explain_value
 from app.rules.engine.filters import Leaf
 from app.rules.engine.nodes.base import CompiledRule, EvaluationCache, Facts
+from app.rules.engine.point_series import OlderPoints
 from app.rules.engine.series import Series
+from app.rules.engine.sliding_window import SlidingState, SlidingWindow
 from app.rules.engine.touchpoint_view import TouchpointView
 from app.rules.engine.truth import Truth
 from app.rules.language.references import Definition
@@ -38,6 +40,8 @@ class EmptyFacts(msgspec.Struct, frozen=True):
     series: dict[str, Series] = {}
     traits: dict[str, Any] = {}
     truths: dict[str, Truth] = {}
+    windows: dict[str, SlidingState] = {}
+    older_points: dict[str, list[OlderPoints]] = {}
     born: int | None = None
     bucketing_key: tuple[str, str] | None = None
     searches: dict[Any, Any] = {}
@@ -96,6 +100,9 @@ class Ruleset:
         self._dependencies = compilation.dependencies
         self._add_journeys(definition_set, "")
         self._explaining_rulesets: dict[str, Ruleset] = {}
+        self._sliding_windows: dict[str, list[SlidingWindow]] = {}
+        for window in compilation.sliding_windows.values():
+            self._sliding_windows.setdefault(window.leaf_id, []).append(window)
         self._index(compilation.rules, compilation.leaves)
         self.number_of = {id: number for number, id in enumerate(self.meanings)}
 
@@ -115,9 +122,9 @@ class Ruleset:
         self._rules_by_leaf = _invert({rule_id: read.leaves for rule_id, read in dependencies.items()})
         self._rules_by_trait = _invert({rule_id: read.traits for rule_id, read in dependencies.items()})
         self.scans_points = any(
-            leaf.point_retention is not None and leaf.point_retention.keeps_points for leaf in self.leaves.values()
+            leaf.point_retention is not None and leaf.point_retention.scanned for leaf in self.leaves.values()
         )
-        """True if a rule scans the points of a series. The cost of a message then grows with the number of points."""
+        """True if a rule scans all points of a series in each evaluation, however many they are."""
         self.reads_traits = bool(self._rules_by_trait)
         self.reads_bucketing_key = any(read.reads_bucketing_key for read in dependencies.values())
         self.decided_at_birth = tuple(rule_id for rule_id, read in dependencies.items() if read.is_dated)
@@ -233,6 +240,11 @@ class Ruleset:
         """Return the ids of all leaves that the rule or computed trait reads, directly or through other rules."""
         return frozenset(self._dependencies[rule_id].leaves)
 
+    def sliding_windows_of(self, leaf_id: str) -> Sequence[SlidingWindow]:
+        """Return the sliding windows over the points of the leaf; no sequence if a rule scans all its points."""
+        retention = self.leaves[leaf_id].point_retention
+        return () if retention is None or retention.scanned else self._sliding_windows.get(leaf_id, ())
+
     def reads_trait(self, name: str) -> bool:
         """Return whether any rule reads the top-level trait ``name`` or a value inside it."""
         return name in self._rules_by_trait
@@ -241,15 +253,15 @@ class Ruleset:
 
     def holds(self, rule_id: str, facts: Facts, t: int) -> bool:
         """Return whether the rule holds at ``t``; ``facts`` must include every message up to ``t``."""
-        return self._rules[rule_id].holds(facts, t, EvaluationCache())
+        return self._rules[rule_id].holds(facts, t, EvaluationCache(t))
 
     def next_change_at(self, rule_id: str, facts: Facts, t: int) -> int | None:
         """Return the earliest instant after ``t`` at which the truth differs if no message arrives, or ``None``."""
-        return self._rules[rule_id].next_check_at(facts, t, EvaluationCache())
+        return self._rules[rule_id].next_check_at(facts, t, EvaluationCache(t))
 
     def evaluate(self, rule_id: str, facts: Facts, t: int, since: int) -> Truth:
         """Return the truth at ``t`` with its next change, as the fold stores it; ``since`` is copied into the truth."""
-        return self._rules[rule_id].evaluate(facts, t, since, EvaluationCache())
+        return self._rules[rule_id].evaluate(facts, t, since, EvaluationCache(t))
 
     def initial_truth(self, rule_id: str, born: int) -> Truth:
         """Return the truth that holds from ``born`` until a message or the passage of time affects the rule."""
@@ -257,7 +269,7 @@ class Ruleset:
 
     def compute_traits(self, facts: Facts, t: int) -> dict[str, Any]:
         """Return the values of the computed traits at ``t``, excluding missing values."""
-        cache = EvaluationCache()
+        cache = EvaluationCache(t)
         values = {
             trait.key: self._computed_traits[f"trait:{trait.key}"].evaluate(facts, t, cache) for trait in self.traits
         }
@@ -265,7 +277,7 @@ class Ruleset:
 
     def compute_trait(self, key: str, facts: Facts, t: int) -> tuple[Any, int | None]:
         """Return the value of one computed trait, and the instant of its next change if no message arrives."""
-        return self._computed_traits[f"trait:{key}"].value_and_next_change(facts, t, EvaluationCache())
+        return self._computed_traits[f"trait:{key}"].value_and_next_change(facts, t, EvaluationCache(t))
 
     def explain_rule(self, rule_id: str, facts: Facts, t: int, ids: TouchpointIds | None = None) -> dict[str, Any]:
         """Explain the rule; see :func:`app.rules.engine.explanation.explain_rule`."""

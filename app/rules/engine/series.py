@@ -15,6 +15,10 @@ from app.rules.engine.point_series import PointSeries
 from app.rules.engine.sequence_tracker import SequenceState
 
 
+class NeedsReplay(Exception):
+    """A state cannot be extended, because a message is too old or the state lacks data. The log must be replayed."""
+
+
 class Retention(NamedTuple):
     """The instants that a series must keep so that all rules that read it stay exact.
 
@@ -66,13 +70,12 @@ class Series(msgspec.Struct, array_like=True):
 
     @property
     def longest_length(self) -> int:
-        """Length of the longest list, or the size of the point series or of the sequence if that is larger.
+        """Length of the longest list of instants, or the size of the sequence if that is larger.
 
         The size limit applies to each of them separately.
         """
-        point_weight = 0 if self.point_series is None else self.point_series.weight
         sequence_weight = 0 if self.sequence is None else self.sequence.weight
-        return max(len(self.latest), len(self.earliest), len(self.edges), point_weight, sequence_weight)
+        return max(len(self.latest), len(self.earliest), len(self.edges), sequence_weight)
 
     def drop_instants(self) -> None:
         """Drop all instants and mark the series as overflowed, so that the customer is replayed from the log."""

@@ -111,6 +111,26 @@ class Window(NamedTuple):
         return self.within.microseconds
 
     @property
+    def is_monotonic(self) -> bool:
+        """True if touchpoints enter in the order of their instants, and leave in the same order.
+
+        A calendar length is added to local time, which an hour at the end of summer time repeats. A touchpoint in that
+        hour can leave before an earlier one.
+        """
+        return all(length is None or length.is_exact for length in (self.within, self.before))
+
+    @property
+    def never_releases(self) -> bool:
+        """True if a touchpoint that is inside the window stays inside, whatever the timezone."""
+        return self.within is None and self.during is None and not self.uses_zone
+
+    @property
+    def skips_touchpoints(self) -> bool:
+        """True if some touchpoints are never inside the window."""
+        has_gap = self.before is not None and (self.within is not None or self.during is not None)
+        return has_gap or self.span != UNBOUNDED_SPAN or self.hours is not None or self.weekend
+
+    @property
     def uses_zone(self) -> bool:
         has_calendar_length = any(length is not None and not length.is_exact for length in (self.within, self.before))
         return has_calendar_length or self.span.has_floating_dates or self.is_local

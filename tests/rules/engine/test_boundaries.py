@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 from pydantic import BaseModel
 
-from app.projection.fold import NeedsReplay
 from app.projection.fold import fold as fold_moves
+from app.rules.engine.series import NeedsReplay
 from app.rules.language import expressions, nodes, touchpoint_nodes
 from app.rules.language.comparison import Comparison
 from app.rules.language.definitions import parse_rule, parse_value

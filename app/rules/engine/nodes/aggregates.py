@@ -4,39 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from decimal import Decimal
-from fractions import Fraction
-from typing import Any, Final, Literal, Protocol, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from app.rules.engine.json_equality import equality_key, format_instant
 from app.rules.engine.nodes.base import EvaluationCache, Facts, ValueNode, earliest_instant
 from app.rules.engine.nodes.point_windows import PointWindow
-from app.rules.engine.point_series import EXACT_CONTEXT, RunningTotals, add_exactly
+from app.rules.engine.point_series import RunningTotals, add_exactly, divide_exactly
 from app.rules.engine.series import EMPTY_SERIES
+from app.rules.engine.sliding_window import HEADS_WITHOUT_PATH, AggregateHead, PathHead
 from app.rules.engine.value_codec import unpack_value
 from app.rules.engine.window import INFINITE
 from app.rules.values.decimals import Number, as_number
-
-
-def divide_exactly(sum: Number, count: int) -> Number | Fraction | None:
-    """Return ``sum / count`` without rounding, as a ``Fraction`` only if no finite decimal equals it."""
-    if not count:
-        return None
-    exact = Fraction(sum) / count
-    if exact.denominator == 1:
-        return exact.numerator
-    remainder = exact.denominator
-    for prime in (2, 5):
-        while remainder % prime == 0:
-            remainder //= prime
-    if remainder != 1:
-        return exact
-    return EXACT_CONTEXT.divide(Decimal(exact.numerator), Decimal(exact.denominator))
-
-
-PathHead = Literal["sum", "avg", "min", "max", "distinct", "first_value", "last_value", "most_frequent"]
-"""Heads that aggregate a property."""
-AggregateHead = PathHead | Literal["count", "first_at", "last_at"]
 
 
 class Accumulator(Protocol):
@@ -169,8 +147,6 @@ ACCUMULATORS: Final[dict[AggregateHead, Callable[[], Accumulator]]] = {
     "first_at": _First,
     "last_at": _Last,
 }
-HEADS_WITHOUT_PATH: Final = frozenset({"count", "first_at", "last_at"})
-"""Heads that aggregate the touchpoints themselves, not a property."""
 
 
 def read_totals(head: PathHead, totals: RunningTotals | None) -> Any:
@@ -225,12 +201,18 @@ class LifetimeAggregate(ValueNode):
 class WindowedAggregate(ValueNode):
     """Aggregates the touchpoints inside a window. Reads them from the points of the series."""
 
-    __slots__ = ("head", "point_window")
+    __slots__ = ("head", "point_window", "sliding_window")
 
     def __init__(self, head: AggregateHead, point_window: PointWindow) -> None:
         self.head, self.point_window = head, point_window
+        self.sliding_window = point_window.slide(head)
 
     def evaluate(self, facts: Facts, t: int, cache: EvaluationCache) -> Any:
+        sliding = self.sliding_window
+        if sliding is not None:
+            state = self.point_window.advance_sliding(sliding, facts, t, cache)
+            if state is not None:
+                return sliding.result(state)
         accumulator = ACCUMULATORS[self.head]()
         for index, value in self.values_in_window(facts, t, cache):
             accumulator.add(index, value)
@@ -254,14 +236,23 @@ class WindowedAggregate(ValueNode):
         return format_instant(point[0]) if self.head in HEADS_WITHOUT_PATH else unpack_value(point[2])
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
+        if self.sliding_window is not None:
+            state = self.point_window.advance_sliding(self.sliding_window, facts, t, cache)
+            if state is not None:
+                return state.next_edge
         return self.point_window.next_check_at(facts, t, cache)
 
     def next_change_at(self, facts: Facts, t: int, cache: EvaluationCache, test: Callable[[Any], bool]) -> int | None:
         """Return an instant after ``t`` before which the result of ``test`` for the aggregate does not change.
 
         One pass is enough: the touchpoints inside the window are added in reverse order of leaving it. So the partial
-        aggregate before each addition is the value after that touchpoint has left the window.
+        aggregate before each addition is the value after that touchpoint has left the window. For a long series, the
+        result is the next instant at which a touchpoint enters or leaves.
         """
+        if self.sliding_window is not None:
+            state = self.point_window.advance_sliding(self.sliding_window, facts, t, cache)
+            if state is not None:
+                return state.next_edge
         inside, later = self.point_window.find_intervals(facts, t, cache)
         points = self.point_window.points_of(facts)
         accumulator = ACCUMULATORS[self.head]()

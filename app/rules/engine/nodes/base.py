@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from app.rules.engine.point_series import OlderPoints
 from app.rules.engine.series import Series
+from app.rules.engine.sliding_window import SlidingState
 from app.rules.engine.truth import Truth
 from app.rules.values import durations
-from app.rules.values.calendar import Length, add
 
 STEPS_MAX: Final = 1_000
 POINTS_MAX: Final = 50_000
@@ -34,15 +35,16 @@ LOOKAHEAD_MAX: Final = 18_263 * durations.MICROSECONDS["d"]
 
 
 class EvaluationLimitExceeded(Exception):
-    """An evaluation has exceeded ``STEPS_MAX`` or ``POINTS_MAX``."""
+    """A search has exceeded ``STEPS_MAX`` or ``POINTS_MAX``, or would move a sliding window into the future."""
 
 
 class Facts(Protocol):
     """The facts about one customer that rules read.
 
     ``series`` is keyed by leaf id and ``truths`` by rule id. The fold computed each truth, which is valid until its
-    ``until``. ``born`` is the instant of the customer's earliest message. ``bucketing_key`` is (kind, value) of the
-    identity that selects the bucket. ``searches`` is a cache of nodes: searches that later evaluations continue.
+    ``until``. ``windows`` and ``older_points`` belong to the sliding windows of long series. ``born`` is the instant of
+    the customer's earliest message. ``bucketing_key`` is (kind, value) of the identity that selects the bucket.
+    ``searches`` is a cache of nodes: searches that later evaluations continue.
     """
 
     @property
@@ -51,6 +53,10 @@ class Facts(Protocol):
     def traits(self) -> Mapping[str, Any]: ...
     @property
     def truths(self) -> Mapping[str, Truth]: ...
+    @property
+    def windows(self) -> dict[str, SlidingState]: ...
+    @property
+    def older_points(self) -> dict[str, list[OlderPoints]]: ...
     @property
     def born(self) -> int | None: ...
     @property
@@ -62,9 +68,21 @@ class Facts(Protocol):
 class EvaluationCache(dict[tuple[str, int, str], Any]):
     """Results of rules, windows and operands within one evaluation, and counters of the work done so far."""
 
-    __slots__ = ("operand_values", "point_intervals", "points_examined", "steps_taken", "truths")
+    __slots__ = (
+        "operand_values",
+        "point_intervals",
+        "points_examined",
+        "present",
+        "scans_points",
+        "steps_taken",
+        "truths",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, present: int, *, scans_points: bool = False) -> None:
+        self.present = present
+        """Instant of the evaluation; a search for the next change also evaluates nodes at later instants."""
+        self.scans_points = scans_points
+        """True if long series are scanned too, which finds the exact next change. All points must be in memory."""
         self.steps_taken = self.points_examined = 0
         self.point_intervals: dict[tuple[int, int], Any] = {}
         self.operand_values: dict[tuple[int, int], Any] = {}
@@ -154,24 +172,6 @@ class ValueNode:
         return None
 
 
-class NodeTimezone:
-    """Timezone of a node: from the rule, else from the customer's ``timezone`` trait, else from the workspace."""
-
-    __slots__ = ("own", "workspace")
-
-    def __init__(self, own: str | None, workspace: str) -> None:
-        self.own, self.workspace = own, workspace
-
-    def resolve(self, facts: Facts) -> str:
-        if self.own is not None:
-            return self.own
-        zone = facts.traits.get("timezone")
-        return zone if durations.is_timezone(zone) else self.workspace  # type: ignore[return-value]
-
-    def add(self, p: int, length: Length, facts: Facts) -> int:
-        return p + length.microseconds if length.is_exact else add(p, length, self.resolve(facts))
-
-
 class CompiledRule(Node):
     """A rule with an id. Other rules can refer to it, so its results are cached during one evaluation.
 
@@ -213,7 +213,7 @@ class CompiledRule(Node):
 
     def compute_initial_truth(self, empty_facts: Facts) -> Truth:
         """Return the truth for a customer without touchpoints and traits."""
-        return Truth(self.holds(empty_facts, 0, EvaluationCache()), 0)
+        return Truth(self.holds(empty_facts, 0, EvaluationCache(0)), 0)
 
     def evaluate(self, facts: Facts, t: int, since: int, cache: EvaluationCache) -> Truth:
         """Return the truth at ``t`` with its next change, as the fold stores it; ``since`` is copied into the truth."""

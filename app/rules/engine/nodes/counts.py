@@ -8,12 +8,14 @@ Each common kind of window has its own class, which needs only the few instants 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from app.rules.engine.nodes.base import EvaluationCache, Facts, Node, NodeTimezone, earliest_instant
+from app.rules.engine.node_timezone import NodeTimezone
+from app.rules.engine.nodes.base import EvaluationCache, Facts, Node, earliest_instant
 from app.rules.engine.nodes.point_windows import PointWindow
 from app.rules.engine.series import EMPTY_SERIES
+from app.rules.engine.sliding_window import SlidingState
 from app.rules.engine.window import INFINITE, Span
 
 
@@ -117,49 +119,6 @@ class CountBeforeNode(CountNode):
         return instant if bisect_right(points, instant - self.before) <= self.high else None
 
 
-class CountWithinBeforeNode(CountNode):
-    """Count with ``within`` and ``before``: p + before <= t < p + within.
-
-    Touchpoints enter and leave the window; a search visits these instants.
-    """
-
-    __slots__ = ("before", "within")
-
-    def __init__(
-        self, rule_json: dict[str, Any], leaf_id: str, low: int, high: int | None, *, within: int, before: int
-    ) -> None:
-        super().__init__(rule_json, leaf_id, low, high)
-        self.within, self.before = within, before
-
-    @property
-    def permanent_truth(self) -> bool | None:
-        return None
-
-    def count(self, facts: Facts, t: int) -> int:
-        points = facts.series.get(self.leaf_id, EMPTY_SERIES).latest
-        return bisect_right(points, t - self.before) - bisect_right(points, t - self.within)
-
-    def is_inside(self, p: int, facts: Facts, t: int) -> bool:
-        return p + self.before <= t < p + self.within
-
-    def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        points = facts.series.get(self.leaf_id, EMPTY_SERIES).latest
-        entered = bisect_right(points, t - self.before)
-        left = bisect_right(points, t - self.within)
-        holds_now = self.low <= entered - left <= self.high
-        while left < len(points):
-            instant = points[left] + self.within
-            if entered < len(points):
-                instant = min(instant, points[entered] + self.before)
-            while entered < len(points) and points[entered] + self.before <= instant:
-                entered += 1
-            while left < len(points) and points[left] + self.within <= instant:
-                left += 1
-            if (self.low <= entered - left <= self.high) != holds_now:
-                return instant
-        return None
-
-
 class CountBetweenDatesNode(CountNode):
     """Count with dates in the customer's timezone: from <= p < to.
 
@@ -197,31 +156,63 @@ class CountBetweenDatesNode(CountNode):
 
 
 class CountInWindowNode(Node):
-    """Count with any window and filter. It computes the interval of every point."""
+    """Count with any window and filter. It computes the interval of every point, unless the series is long."""
 
-    __slots__ = ("high", "low", "point_window")
+    __slots__ = ("high", "low", "point_window", "sliding_window")
 
     def __init__(self, rule_json: dict[str, Any], point_window: PointWindow, low: int, high: int | None) -> None:
         super().__init__(rule_json)
         self.point_window, self.low, self.high = point_window, low, INFINITE if high is None else high
+        self.sliding_window = point_window.slide("count")
 
     def holds(self, facts: Facts, t: int, cache: EvaluationCache) -> bool:
-        inside, _ = self.point_window.find_intervals(facts, t, cache)
-        return self.low <= len(inside) <= self.high
+        state = self._advance_sliding(facts, t, cache)
+        count = len(self.point_window.find_intervals(facts, t, cache)[0]) if state is None else state.count
+        return self.low <= count <= self.high
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
         """Return the earliest instant at which enough touchpoints can have left or entered to change the truth."""
+        state = self._advance_sliding(facts, t, cache)
+        if state is not None:
+            return self._next_sliding_check_at(facts, state)
         inside, later = self.point_window.find_intervals(facts, t, cache)
-        count = len(inside)
-        if count < self.low:
-            check = _nth_earliest((interval.enter for interval in later), self.low - count)
-        elif count > self.high:
-            check = _nth_earliest((interval.leave for interval in inside), count - self.high)
-        else:
-            fewer = _nth_earliest((interval.leave for interval in inside), count - self.low + 1) if self.low else None
-            more = _nth_earliest((interval.enter for interval in later), self.high - count + 1)
-            check = earliest_instant((fewer, more))
+        check = self._next_change_at(
+            len(inside),
+            lambda n: _nth_earliest((interval.leave for interval in inside), n),
+            lambda n: _nth_earliest((interval.enter for interval in later), n),
+        )
         return earliest_instant((check, self.point_window.operands_next_check_at(facts, t, cache)))
+
+    def _next_change_at(
+        self, count: int, nth_leave: Callable[[int], int | None], nth_enter: Callable[[int], int | None]
+    ) -> int | None:
+        if count < self.low:
+            return nth_enter(self.low - count)
+        if count > self.high:
+            return nth_leave(count - self.high)
+        fewer = nth_leave(count - self.low + 1) if self.low else None
+        more = nth_enter(self.high - count + 1) if self.high < INFINITE else None
+        return earliest_instant((fewer, more))
+
+    def _advance_sliding(self, facts: Facts, t: int, cache: EvaluationCache) -> SlidingState | None:
+        if self.sliding_window is None:
+            return None
+        return self.point_window.advance_sliding(self.sliding_window, facts, t, cache)
+
+    def _next_sliding_check_at(self, facts: Facts, state: SlidingState) -> int | None:
+        """Return the next change if the points that decide it are in memory, else the next enter or leave."""
+        sliding, series = self.sliding_window, facts.series[self.point_window.leaf_id]
+        assert sliding is not None
+        check = self._next_change_at(
+            state.count,
+            lambda n: _known_or(state.next_leave, sliding.find_nth_leave(series, state, n)),
+            lambda n: _known_or(state.next_enter, sliding.find_nth_enter(series, state, n)),
+        )
+        return check if check is not None and check < INFINITE else None
+
+
+def _known_or(next_edge: int, edge: int | None) -> int:
+    return next_edge if edge is None else edge
 
 
 def _nth_earliest(instants: Iterable[int], n: int) -> int | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from app.rules.engine.nodes.base import EvaluationCache, Facts, NodeTimezone, ValueNode, earliest_instant
+from app.rules.engine.node_timezone import NodeTimezone
+from app.rules.engine.nodes.base import EvaluationCache, EvaluationLimitExceeded, Facts, ValueNode, earliest_instant
 from app.rules.engine.operators import ComparisonContext, CompiledComparison, DynamicOperand
 from app.rules.engine.point_series import Point
 from app.rules.engine.series import EMPTY_SERIES
+from app.rules.engine.sliding_window import AggregateHead, SlidingState, SlidingWindow
 from app.rules.engine.value_codec import unpack_value
 from app.rules.engine.window import INFINITE, Window
 
@@ -78,6 +81,29 @@ class PointWindow:
     ) -> None:
         self.leaf_id, self.window, self.zone, self.open_conditions = leaf_id, window, zone, tuple(open_conditions)
         self._rolling_microseconds = None if open_conditions else window.rolling_microseconds
+
+    def slide(self, head: AggregateHead) -> SlidingWindow | None:
+        """Return the window for long series; ``None`` if touchpoints may leave in another order than they enter."""
+        if self.open_conditions or not self.window.is_monotonic:
+            return None
+        identity = (self.leaf_id, self.window, head, self.zone.own if self.window.uses_zone else None)
+        key = blake2b(repr(identity).encode(), digest_size=8).hexdigest()
+        return SlidingWindow(key, self.leaf_id, self.window, self.zone, head)
+
+    def advance_sliding(
+        self, sliding: SlidingWindow, facts: Facts, t: int, cache: EvaluationCache
+    ) -> SlidingState | None:
+        """Return the state of the sliding window at ``t``; ``None`` if the points should be scanned.
+
+        Raises:
+            EvaluationLimitExceeded: ``t`` is in the future, and a sliding window cannot move back.
+        """
+        series = facts.series.get(self.leaf_id)
+        if series is None or series.point_series is None or not series.point_series.is_long or cache.scans_points:
+            return None
+        if t > cache.present:
+            raise EvaluationLimitExceeded
+        return sliding.advance(facts, t)
 
     def points_of(self, facts: Facts) -> Sequence[Point]:
         point_series = facts.series.get(self.leaf_id, EMPTY_SERIES).point_series

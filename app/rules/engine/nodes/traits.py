@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from app.rules.engine.json_equality import equality_key
+from app.rules.engine.node_timezone import NodeTimezone
 from app.rules.engine.nodes.aggregates import WindowedAggregate
 from app.rules.engine.nodes.base import (
     EvaluationCache,
     Facts,
     Node,
-    NodeTimezone,
     ValueNode,
     earliest_instant,
     find_next_change,

@@ -8,12 +8,12 @@ change, so its stored truth has an exact ``since``.
 from __future__ import annotations
 
 from app.rules.engine.json_equality import digest_value
+from app.rules.engine.node_timezone import NodeTimezone
 from app.rules.engine.nodes.base import (
     CompiledRule,
     EvaluationCache,
     Facts,
     Node,
-    NodeTimezone,
     ValueNode,
     earliest_instant,
     find_next_change,
@@ -32,7 +32,7 @@ class ValueHistoryRule(CompiledRule):
         self.source = source
 
     def compute_initial_truth(self, empty_facts: Facts) -> Truth:
-        value = self.source.evaluate(empty_facts, 0, EvaluationCache())
+        value = self.source.evaluate(empty_facts, 0, EvaluationCache(0))
         return Truth(value is not None, 0, None, digest_value(value))
 
     def evaluate(self, facts: Facts, t: int, since: int, cache: EvaluationCache) -> Truth:
