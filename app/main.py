@@ -201,11 +201,7 @@ async def _run_lifespan(
         )
         await worker.start(only_upkeep=not role.worker or role.background is not None)
         stack.push_async_callback(worker.stop)
-        background_reads = None
-        if (process := role.background) is not None:
-            background_reads = BackgroundReads(process.socket, lambda: process.is_running)
-            stack.push_async_callback(background_reads.close)
-            metrics.watch_background(lambda: process.is_running, lambda: process.restarts)
+        background_reads = _open_background_reads(role.background, metrics, stack)
         loop_lag = LoopLagProbe(metrics.observe_loop_lag)
         loop_lag.start()
         stack.push_async_callback(loop_lag.stop)
@@ -231,6 +227,18 @@ async def _run_lifespan(
             background_reads,
         )
         yield
+
+
+def _open_background_reads(
+    process: BackgroundProcess | None, metrics: Metrics, stack: AsyncExitStack
+) -> BackgroundReads | None:
+    """Return the client of the background process; None if this process answers every read itself."""
+    if process is None:
+        return None
+    background_reads = BackgroundReads(process.socket, lambda: process.is_running)
+    stack.push_async_callback(background_reads.close)
+    metrics.watch_background(lambda: process.is_running, lambda: process.restarts)
+    return background_reads
 
 
 def _tune_gc() -> None:

@@ -43,6 +43,16 @@ WHERE p.customer_id = u.customer_id AND p.leaf = u.leaf AND p.end_position <= u.
 
 _DELETE_ALL = "DELETE FROM older_points WHERE customer_id = ANY($1::uuid[])"
 
+_FOLLOW_MERGES = """
+-- Moves the points of customers that move as a whole to a new id, and deletes those of all other merged customers.
+WITH adopted AS (
+    UPDATE older_points p SET customer_id = a.customer_id
+    FROM unnest($1::uuid[], $2::uuid[]) AS a (former_id, customer_id)
+    WHERE p.customer_id = a.former_id
+)
+DELETE FROM older_points WHERE customer_id = ANY($3::uuid[]) AND NOT customer_id = ANY($1::uuid[])
+"""
+
 _INSERT = """
 INSERT INTO older_points (customer_id, leaf, position, end_position, points)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::bytea[])
@@ -139,3 +149,12 @@ async def move_older_points(connection: Connection, moves_of: Sequence[tuple[byt
     ]
     if moved:
         await connection.execute(_INSERT, *map(list, zip(*moved, strict=True)))
+
+
+async def follow_merges(
+    connection: Connection, adopted: Sequence[tuple[bytes, bytes]], merged_customers: Sequence[bytes]
+) -> None:
+    """Move the points of each (former id, new id), and delete those of the other merged customers."""
+    await connection.execute(
+        _FOLLOW_MERGES, [former for former, _ in adopted], [new for _, new in adopted], merged_customers
+    )

@@ -14,7 +14,7 @@ from app.identity.resolver import Resolution, ResolvedCustomer
 from app.postgres.pool import Connection
 from app.projection.fold import flips_at
 from app.projection.intervals import IntervalWrites
-from app.projection.older_points import move_older_points
+from app.projection.older_points import follow_merges, move_older_points
 from app.projection.state import Cause, State
 from app.projection.state_limits import PointMoves
 from app.registry.rule_numbers import find_retired_meaning, forget_retired_meaning
@@ -38,16 +38,8 @@ class ProjectedCustomer(msgspec.Struct):
 _encode_cause = msgspec.json.Encoder().encode
 
 _MERGE_CUSTOMERS = """
--- Deletes the rows of merged customers. If a customer moves as a whole to a new id, its intervals and points move too.
-WITH moved_points AS (
-    UPDATE older_points p SET customer_id = a.customer_id
-    FROM unnest($1::uuid[], $2::uuid[]) AS a (former_id, customer_id)
-    WHERE p.customer_id = a.former_id
-),
-dropped_points AS (
-    DELETE FROM older_points WHERE customer_id = ANY($3::uuid[]) AND NOT customer_id = ANY($1::uuid[])
-),
-adopted AS (
+-- Deletes the rows of merged customers. If a customer moves as a whole to a new id, its intervals move too.
+WITH adopted AS (
     UPDATE transitions t SET customer_id = a.customer_id
     FROM unnest($1::uuid[], $2::uuid[]) AS a (former_id, customer_id)
     WHERE t.customer_id = a.former_id AND t.retracted_at IS NULL
@@ -71,6 +63,7 @@ async def merge_customers(connection: Connection, resolution: Resolution) -> Non
         [customer_id for _, customer_id in adopted],
         resolution.merged_customers,
     )
+    await follow_merges(connection, adopted, resolution.merged_customers)
 
 
 _WRITE_CUSTOMERS = """
