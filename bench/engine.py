@@ -15,9 +15,10 @@ from typing import Final
 import msgspec
 
 from app.config import Settings
-from app.projection.fold import fold, truncate_pending
+from app.projection.fold import fold
 from app.projection.log_replay import input_from_message
 from app.projection.state import State, read_state, write_state
+from app.projection.state_limits import limit_pending, split_long_series
 from app.rules.engine.ruleset import Ruleset
 from app.rules.engine.series import Series
 from app.rules.engine.touchpoint_view import TouchpointView
@@ -91,7 +92,9 @@ def _apply(stored: bytes | None, message: Message, ruleset: Ruleset) -> bytes:
     """Apply one message to a stored state as a flush does, but without the database."""
     state = State() if stored is None else read_state(stored, ruleset)
     fold(state, ruleset, [input_from_message(message, ruleset)], message.received_at, POINTS_MAX)
-    return write_state(truncate_pending(state, POINTS_MAX), ruleset)
+    split_long_series(state, ruleset, POINTS_MAX)
+    limit_pending(state, POINTS_MAX)
+    return write_state(state, ruleset)
 
 
 # ---------------------------------------------------------- CPU of a message with many segments it does not touch

@@ -18,7 +18,6 @@ from app.projection import project as project_module
 from app.projection.backfill import fill_chunk
 from app.projection.log_replay import replay_log
 from app.projection.rebuild import rebuild_customers
-from app.rules.engine.ruleset import Ruleset
 from app.touchpoint import DAY, HOUR, Identity, Message
 from tests.support.pipeline import Pipeline, item, running_pipeline
 from tests.support.reference_model import Definitions, SentMessage
