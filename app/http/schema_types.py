@@ -23,9 +23,15 @@ CustomerId = Annotated[
 
 
 def describe_schema(description: str, example: dict[str, Any], *, open: bool = False) -> ConfigDict:
-    """Return the ``model_config`` of a schema; an ``open`` one keeps fields that the model does not declare."""
+    """Return the ``model_config`` of a schema; an ``open`` one keeps fields that the model does not declare.
+
+    Most of these schemas describe responses, which no request validates. A validator is therefore built at its first
+    use, because those of all schemas would take several megabytes.
+    """
     return ConfigDict(
-        extra="allow" if open else "ignore", json_schema_extra={"description": description, "examples": [example]}
+        extra="allow" if open else "ignore",
+        json_schema_extra={"description": description, "examples": [example]},
+        defer_build=True,
     )
 
 
