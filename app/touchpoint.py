@@ -54,7 +54,7 @@ class Identity(msgspec.Struct, gc=False, frozen=True, order=True):
         return f"{self.kind}:{self.value}"
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=4_096)
 def derive_identity_id(kind: str, value: str) -> bytes:
     return blake2b(f"{kind}\0{value}".encode(), digest_size=16).digest()
 
