@@ -38,7 +38,9 @@ class Server:
         self.database_url = database_url
         self.port = free_port()
         self.write_key = self.secret_key = ""
-        self._environment = {"PYTHONPATH": str(ROOT), "SEGUE_DATA_DIR": str(self.data), **environment}
+        # A second process for each server would cost the tests minutes. Tests of this process turn it on.
+        defaults = {"SEGUE_BACKGROUND_PROCESS": "false"}
+        self._environment = {"PYTHONPATH": str(ROOT), "SEGUE_DATA_DIR": str(self.data), **defaults, **environment}
         if database_url is not None:
             self._environment["DATABASE_URL"] = database_url
         self._process: subprocess.Popen[bytes] | None = None
