@@ -211,7 +211,7 @@ class ResidentMemory:
         peak = f"peak MB after {self._messages:,} messages"
         growth = "MB of growth during the second half of them"
         return [
-            Result(Benchmark.MEMORY, peak, self._peak_mb, "at most", 200, f"{samples} MB"),
+            Result(Benchmark.MEMORY, peak, self._peak_mb, "at most", 160, f"{samples} MB"),
             Result(Benchmark.MEMORY, growth, growth_mb, "at most", 10, "by linear regression"),
         ]
 
