@@ -30,7 +30,7 @@ MakeServer = Callable[..., Server]
 @pytest.fixture
 def hot_server(make_server: MakeServer, database_url: str) -> Server:
     """Return a running server with a customer whose preview takes far longer than a test waits."""
-    server = make_server(database_url).start()
+    server = make_server(database_url, SEGUE_BACKGROUND_PROCESS="true").start()
     asyncio.run(send_history(server, TOUCHPOINTS))
     return server
 
@@ -187,7 +187,7 @@ async def test_long_customer_is_read_in_the_background_process(hot_server: Serve
 
 
 async def test_read_has_a_time_limit(make_server: MakeServer, database_url: str) -> None:
-    server = make_server(database_url, SEGUE_HEAVY_READ_SECONDS_MAX="2").start()
+    server = make_server(database_url, SEGUE_BACKGROUND_PROCESS="true", SEGUE_HEAVY_READ_SECONDS_MAX="2").start()
     await send_history(server, TOUCHPOINTS)
     async with server.client() as client:
         response = await client.http.post(
@@ -199,9 +199,13 @@ async def test_read_has_a_time_limit(make_server: MakeServer, database_url: str)
 async def test_read_beyond_the_memory_limit_fails_and_the_next_one_works(
     make_server: MakeServer, database_url: str
 ) -> None:
-    first = make_server(database_url)
+    first = make_server(database_url, SEGUE_BACKGROUND_PROCESS="true")
     idle_bytes = measure_idle_background(first)
-    server = make_server(database_url, SEGUE_BACKGROUND_MEMORY_BYTES_MAX=str(idle_bytes + 20_000_000)).start()
+    server = make_server(
+        database_url,
+        SEGUE_BACKGROUND_PROCESS="true",
+        SEGUE_BACKGROUND_MEMORY_BYTES_MAX=str(idle_bytes + 20_000_000),
+    ).start()
     document = {"text": "x" * 30_000}
     server.write_key, server.secret_key = first.write_key, first.secret_key
     async with server.client() as client:

@@ -15,7 +15,7 @@ from tests.support.server_process import Server
 @pytest.fixture
 def target(databases: TestDatabases, make_server: Callable[..., Server]) -> Server:
     """Return a server of its own, so that no earlier attack affects its memory."""
-    return make_server(run(databases.create())).start()
+    return make_server(run(databases.create()), SEGUE_BACKGROUND_PROCESS="true").start()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

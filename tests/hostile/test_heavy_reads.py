@@ -90,7 +90,7 @@ async def measure_rate(client: Client, name: str, seconds: float) -> float:
 
 
 async def test_quiet_customer_and_rate_beside_heavy_reads(make_server: MakeServer, database_url: str) -> None:
-    server = make_server(database_url).start()
+    server = make_server(database_url, SEGUE_BACKGROUND_PROCESS="true").start()
     past = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     figures: dict[str, Latencies] = {}
     async with server.client() as client:
