@@ -131,7 +131,7 @@ async def create_key(request: Request) -> Response:
         body.kind,
         body.source,
         body.name,
-        WriteKeyOptions(body.origins, body.trusts_identify, body.trust, body.joins_users),
+        WriteKeyOptions(tuple(body.origins), body.trusts_identify, body.trust, body.joins_users),
     )
     return json_response(_render_key(key), 201)
 

@@ -349,6 +349,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._has_begun = False
         self.scope = self.headers = None  # type: ignore[assignment]
         self._discarded_bytes = self._fruitless_bytes = self._body_bytes = 0
+        self.flow.resume_reading()  # The last piece of a large body may have paused it.
         self._enter(Phase.IDLE)
 
     # ------------------------------------------------------------------------------------------------ refusals

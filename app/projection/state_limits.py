@@ -24,8 +24,8 @@ _MOVED_AT_ONCE: Final = 256
 class PointMoves(msgspec.Struct):
     """Changes of the points of one customer that are outside the state.
 
-    ``moved`` are new ones, with their leaf id. ``unneeded`` maps a leaf id to the position before which no window reads
-    points any more. The series of the leaves in ``replaced`` were computed again from the log, so their earlier points
+    ``moved`` are new ones, with their leaf id. ``unneeded`` maps a leaf id to the position before which no window will
+    read points. The series of the leaves in ``replaced`` were computed again from the log, so their earlier points
     are deleted; with ``replaces_all``, those of every leaf.
     """
 

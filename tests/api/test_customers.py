@@ -391,6 +391,7 @@ async def test_links_can_be_undone_and_restored(service: RunningApp) -> None:
 
 async def test_links_are_paged_in_order(service: RunningApp) -> None:
     """Links of one instant are in the order of their ids; a link of a fast clock is on the last page."""
+    await service.trust_write_key()
     path = "/v1/customers/user-1/links"
     devices = [{"type": "identify", "userId": "user-1", "anonymousId": f"anon-{n}"} for n in range(7)]
     late = (datetime.now(UTC) + timedelta(hours=2)).isoformat()

@@ -107,7 +107,7 @@ TRACK = Entrance(
             violations={"quarantine": 1},
         ),
         Row("what keeps to the plan", call("m-8", "Warned", properties={"total": 1}), {"accepted": 1}),
-        Row("no JSON", post("/v1/track", b"{"), answer={"code": "invalid_body"}, status=400),
+        Row("no JSON", post(f"/v1/track?writeKey={KEY}", b"{"), answer={"code": "invalid_body"}, status=400),
     ),
 )
 

@@ -110,6 +110,7 @@ def test_mixpanel(server: Server, trusted: ssl.SSLContext, day: str) -> None:
 
 
 def test_mixpanel_import(server: Server, trusted: ssl.SSLContext) -> None:
+    server.change_write_key(joins_users=True)
     user, other = f"import-{unique(1)}", f"import-{unique(2)}"
     with running_proxy(server.port, tls=trusted) as proxy:
         sdk, consumer = mixpanel_by(server, proxy)
@@ -298,6 +299,7 @@ def test_posthog(server: Server, day: str, protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["v0", "v1"])
 def test_posthog_historical_events_aliases_and_groups(server: Server, protocol: str) -> None:
+    server.change_write_key(joins_users=True)
     mark, lost = unique("past", protocol), Lost()
     with running_proxy(server.port) as proxy:
         sdk = posthog_by(server, proxy, lost, historical_migration=True, **PROTOCOLS[protocol])

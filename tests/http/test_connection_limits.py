@@ -404,3 +404,13 @@ async def test_body_without_a_key_is_not_parsed(serve, monkeypatch: pytest.Monke
         body = b'{"batch":[' + b"{}," * 1_000 + b"{}]}"
         answer = await target.exchange(b"POST /v1/batch HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         assert (answer.status, answer.code) == (401, "unauthorized")
+
+
+def test_connection_is_used_again_after_large_bodies(server: Server) -> None:
+    """The last piece of a large body pauses reading. Then the next request must resume it."""
+    message = {"type": "track", "event": "Seen", "userId": "user-1", "properties": {"text": "x" * 1_000}}
+    body = json.dumps({"writeKey": server.write_key, "batch": [message] * 200}).encode()
+    with httpx.Client(base_url=server.url, timeout=5) as client:
+        for _ in range(20):
+            assert client.post("/v1/batch", content=body).status_code == 200
+            assert client.get("/livez").status_code == 200

@@ -208,6 +208,7 @@ async def test_tabs_and_devices_of_one_customer_share_a_session(service: Running
 
 
 async def test_merge_joins_sessions_and_undo_splits_them(service: RunningApp) -> None:
+    await service.trust_write_key()
     await service.send(
         view(0, by="laptop"),
         login(0, "user-1", "laptop"),

@@ -99,4 +99,4 @@ async def test_definition_changes_over_the_api_free_old_rulesets(service: Runnin
         remember()
         await service.tell("DELETE", f"/v1/segments/{key}")
     current = {id(rules.current), *map(id, rules.current.definitions)}
-    assert [kept for reference in replaced if (kept := reference()) is not None and id(kept) not in current] == []
+    assert [alive for reference in replaced if (alive := reference()) is not None and id(alive) not in current] == []

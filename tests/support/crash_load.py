@@ -115,6 +115,8 @@ class CrashLoad:
         At the end the server is ready and receives messages.
         """
         await asyncio.to_thread(self.server.start)
+        # The messages state who their senders are, as those of the site's servers do.
+        await asyncio.to_thread(self.server.change_write_key, trust="server")
         sending = [asyncio.create_task(self._send()) for _ in range(senders)]
         reading = asyncio.create_task(self._read())
         try:

@@ -125,6 +125,14 @@ class Server:
         if not self.write_key and (keys := re.search(r"wk_\w{32}.*?sk_\w{32}", self.output, re.DOTALL)):
             self.write_key, self.secret_key = keys[0][:35], keys[0][-35:]
 
+    def change_write_key(self, **options: object) -> None:
+        """Change options of the first write key. Other servers of the same database apply them within a second."""
+        headers = {"Authorization": f"Bearer {self.secret_key}"}
+        with httpx.Client(base_url=self.url, headers=headers) as client:
+            keys = client.get("/v1/keys").json()["items"]
+            id = next(key["id"] for key in keys if key["kind"] == "write" and not key["revoked_at"])
+            client.put(f"/v1/keys/{id}", json=options).raise_for_status()
+
     def interrupt(self, number: int = signal.SIGINT) -> None:
         assert self._process is not None
         self._process.send_signal(number)

@@ -1,4 +1,4 @@
-"""Tables of what operators create: sources, keys, definitions and their numbers."""
+"""Tables that operators fill: sources, keys, definitions and their numbers."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class Ruleset:
         self.scans_points = any(
             leaf.point_retention is not None and leaf.point_retention.scanned for leaf in self.leaves.values()
         )
-        """True if a rule scans all points of a series in each evaluation, however many they are."""
+        """True if a rule scans all points of a series in each evaluation."""
         self.reads_traits = bool(self._rules_by_trait)
         self.reads_bucketing_key = any(read.reads_bucketing_key for read in dependencies.values())
         self.decided_at_birth = tuple(rule_id for rule_id, read in dependencies.items() if read.is_dated)

@@ -2,7 +2,7 @@
 
 A window admits touchpoints in the order of their instants and releases them in the same order. So the touchpoints
 inside it are always a range of positions, and a :class:`SlidingState` moves both ends of this range forward as time
-passes. Each touchpoint is added once and removed once, whatever the length of the series.
+passes. Each touchpoint is added once and removed once.
 
 The position of a touchpoint is the number of touchpoints that were added to its series before it.
 """
@@ -243,8 +243,10 @@ class SlidingWindow(NamedTuple):
                     self._add_extreme(state.extremes, position, number)
             case "distinct" | "most_frequent":
                 digest = digest_value(unpack_value(packed))
-                known = state.frequencies.get(digest)
-                state.frequencies[digest] = ValueFrequency(packed, 1 if known is None else known.times + 1, position)
+                frequency = state.frequencies.get(digest)
+                state.frequencies[digest] = ValueFrequency(
+                    packed, 1 if frequency is None else frequency.times + 1, position
+                )
             case "count" | "first_value" | "last_value" | "first_at" | "last_at":
                 pass
             case _:

@@ -121,7 +121,7 @@ class Window(NamedTuple):
 
     @property
     def never_releases(self) -> bool:
-        """True if a touchpoint that is inside the window stays inside, whatever the timezone."""
+        """True if a touchpoint that is inside the window stays inside in every timezone."""
         return self.within is None and self.during is None and not self.uses_zone
 
     @property
