@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.test_background_process import SEQUENCE
+from tests.end_to_end.test_background_process import DEAR_RULE
 from tests.support.quiet_customer import Latencies, quiet_customer
 from tests.support.server_process import Client, Server
 
@@ -57,7 +57,7 @@ async def fill(client: Client) -> None:
             await client.send(*(message(f"hot-{hot}", start + number) for number in range(2_000)))
 
 
-async def preview(client: Client, rule: Any = SEQUENCE) -> int:
+async def preview(client: Client, rule: Any = DEAR_RULE) -> int:
     answer = await client.http.post(
         "/v1/segments/preview", json={"rule": rule, "sample": 0}, headers=client.secret, timeout=300
     )
