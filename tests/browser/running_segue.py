@@ -115,7 +115,8 @@ class Segue:
         """
         rows = self.database.fetch(_MESSAGES, source.key)
         for row in rows:
-            row["ids"] = {kind: value for kind, value, *_ in row.pop("carried")}
+            carried = row.pop("carried")
+            row["ids"] = {kind: value for kind, value, *_ in carried if not kind.startswith("$")}
         return [row for row in rows if not types or row["type"] in types]
 
     def wait_for(self, source: Source, condition: int | Callable[[Sequence[Row]], object], *types: str) -> list[Row]:
