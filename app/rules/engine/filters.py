@@ -242,6 +242,8 @@ def build_point_leaf(
         "span": _canonical_span(span),
         "local": local_test and local_test[0],
         "kept": columns,
+        # A leaf whose points must stay in the state is not shared with sliding windows, which move them out of it.
+        "scanned": point_retention.scanned,
     }
     readers = [compile_path(path) for path in columns]
 
