@@ -120,7 +120,7 @@ def parse_email(value: str) -> ParsedContact:
 
 @lru_cache(maxsize=8192)
 def _normalise_domain(domain: str) -> str | None:
-    """Return the domain in punycode, or None if it is invalid or its punycode stands for another domain."""
+    """Return the domain in punycode, or None if it is invalid or if its punycode decodes to another domain."""
     if not domain.isascii() and len(domain) > INTERNATIONAL_DOMAIN_CHARS_MAX:
         return None
     host = _convert_domain(domain)

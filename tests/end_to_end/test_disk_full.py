@@ -27,6 +27,7 @@ def small_disk() -> Iterator[Path]:
             ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=755", "tmpfs", directory], capture_output=True, text=True
         )
         if mounted.returncode:
+            # Without root, nothing else fills a disk without filling that of the machine.
             pytest.skip(f"cannot mount a small disk: {mounted.stderr.strip()}")
         try:
             yield Path(directory)

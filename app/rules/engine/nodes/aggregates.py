@@ -209,10 +209,9 @@ class WindowedAggregate(ValueNode):
 
     def evaluate(self, facts: Facts, t: int, cache: EvaluationCache) -> Any:
         sliding = self.sliding_window
-        if sliding is not None:
-            state = self.point_window.advance_sliding(sliding, facts, t, cache)
-            if state is not None:
-                return sliding.result(state)
+        state = self.point_window.advance_sliding(sliding, facts, t, cache)
+        if sliding is not None and state is not None:
+            return sliding.result(state)
         accumulator = ACCUMULATORS[self.head]()
         for index, value in self.values_in_window(facts, t, cache):
             accumulator.add(index, value)
@@ -236,10 +235,9 @@ class WindowedAggregate(ValueNode):
         return format_instant(point[0]) if self.head in HEADS_WITHOUT_PATH else unpack_value(point[2])
 
     def next_check_at(self, facts: Facts, t: int, cache: EvaluationCache) -> int | None:
-        if self.sliding_window is not None:
-            state = self.point_window.advance_sliding(self.sliding_window, facts, t, cache)
-            if state is not None:
-                return state.next_edge
+        state = self.point_window.advance_sliding(self.sliding_window, facts, t, cache)
+        if state is not None:
+            return state.next_edge
         return self.point_window.next_check_at(facts, t, cache)
 
     def next_change_at(self, facts: Facts, t: int, cache: EvaluationCache, test: Callable[[Any], bool]) -> int | None:
@@ -249,10 +247,9 @@ class WindowedAggregate(ValueNode):
         aggregate before each addition is the value after that touchpoint has left the window. For a long series, the
         result is the next instant at which a touchpoint enters or leaves.
         """
-        if self.sliding_window is not None:
-            state = self.point_window.advance_sliding(self.sliding_window, facts, t, cache)
-            if state is not None:
-                return state.next_edge
+        state = self.point_window.advance_sliding(self.sliding_window, facts, t, cache)
+        if state is not None:
+            return state.next_edge
         inside, later = self.point_window.find_intervals(facts, t, cache)
         points = self.point_window.points_of(facts)
         accumulator = ACCUMULATORS[self.head]()

@@ -195,8 +195,6 @@ class CountInWindowNode(Node):
         return earliest_instant((fewer, more))
 
     def _advance_sliding(self, facts: Facts, t: int, cache: EvaluationCache) -> SlidingState | None:
-        if self.sliding_window is None:
-            return None
         return self.point_window.advance_sliding(self.sliding_window, facts, t, cache)
 
     def _next_sliding_check_at(self, facts: Facts, state: SlidingState) -> int | None:

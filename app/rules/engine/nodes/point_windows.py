@@ -91,15 +91,21 @@ class PointWindow:
         return SlidingWindow(key, self.leaf_id, self.window, self.zone, head)
 
     def advance_sliding(
-        self, sliding: SlidingWindow, facts: Facts, t: int, cache: EvaluationCache
+        self, sliding: SlidingWindow | None, facts: Facts, t: int, cache: EvaluationCache
     ) -> SlidingState | None:
         """Return the state of the sliding window at ``t``; ``None`` if the points should be scanned.
 
         Raises:
             EvaluationLimitExceeded: ``t`` is in the future, and a sliding window cannot move back.
         """
-        series = facts.series.get(self.leaf_id)
-        if series is None or series.point_series is None or not series.point_series.is_long or cache.scans_points:
+        series = None if sliding is None else facts.series.get(self.leaf_id)
+        if (
+            sliding is None
+            or series is None
+            or series.point_series is None
+            or not series.point_series.is_long
+            or cache.scans_points
+        ):
             return None
         if t > cache.present:
             raise EvaluationLimitExceeded
