@@ -24,7 +24,7 @@ Point = list[Any]
 CHARS_PER_POINT: Final = 100
 """Number of characters in stored values that count as one additional point towards the size limit of a series."""
 
-SCANNED_POINTS_MAX: Final = 256
+SCANNED_POINTS_MAX: Final = 32
 """Longest series whose points the rules scan in each evaluation. Rules read a longer one through a
 :class:`~app.rules.engine.sliding_window.SlidingWindow`."""
 
@@ -237,7 +237,7 @@ class PointSeries(msgspec.Struct, array_like=True):
         if pruned.is_long:
             # How many points a long series keeps in the state depends on when the others were moved.
             pruned.points = pruned.points[-SCANNED_POINTS_MAX:]
-        elif pruned.points and not retention.all_points:
+        if pruned.points and not retention.all_points:
             pruned.drop_points_until(pruned.points[-1][0] - retention.window)
         if pruned.points and retention.spacing:
             pruned._thin_all(retention)

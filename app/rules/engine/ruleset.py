@@ -122,9 +122,10 @@ class Ruleset:
         self._rules_by_leaf = _invert({rule_id: read.leaves for rule_id, read in dependencies.items()})
         self._rules_by_trait = _invert({rule_id: read.traits for rule_id, read in dependencies.items()})
         self.scans_points = any(
-            leaf.point_retention is not None and leaf.point_retention.scanned for leaf in self.leaves.values()
+            leaf.point_retention is not None and leaf.point_retention.scanned and not leaf.point_retention.spacing
+            for leaf in self.leaves.values()
         )
-        """True if a rule scans all points of a series in each evaluation."""
+        """True if a rule scans a series of any length in each evaluation."""
         self.reads_traits = bool(self._rules_by_trait)
         self.reads_bucketing_key = any(read.reads_bucketing_key for read in dependencies.values())
         self.decided_at_birth = tuple(rule_id for rule_id, read in dependencies.items() if read.is_dated)

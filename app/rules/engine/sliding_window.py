@@ -114,6 +114,9 @@ class SlidingWindow(NamedTuple):
     window: Window
     zone: NodeTimezone
     head: AggregateHead
+    uses_zone: bool
+    never_releases: bool
+    """Properties of ``window``, which every evaluation reads."""
 
     def advance(self, facts: SlidingFacts, t: int) -> SlidingState:
         """Return the state at ``t``; ``t`` must not decrease from call to call for one customer.
@@ -123,15 +126,20 @@ class SlidingWindow(NamedTuple):
         """
         point_series = facts.series[self.leaf_id].point_series
         assert point_series is not None
-        points = _Points(self.leaf_id, point_series, facts.older_points.get(self.leaf_id, ()))
-        zone = self.zone.resolve(facts) if self.window.uses_zone else ""
+        zone = self.zone.resolve(facts) if self.uses_zone else ""
         state = facts.windows.get(self.key)
-        if state is None or state.zone != zone or self._first_unread(state) < points.oldest:
-            state = facts.windows[self.key] = SlidingState(zone, points.oldest, points.oldest)
-        if state.next_position < points.end and (state.next_enter <= t or state.next_enter == INFINITE):
-            self._admit(state, points, t)
-        if state.next_leave <= t:
-            self._release(state, points, t)
+        if state is None or state.zone != zone or self._first_unread(state) < point_series.oldest:
+            oldest = point_series.oldest
+            state = facts.windows[self.key] = SlidingState(zone, oldest, oldest)
+        is_entering = state.next_position < point_series.start + len(point_series.points) and (
+            state.next_enter <= t or state.next_enter == INFINITE
+        )
+        if is_entering or state.next_leave <= t:
+            points = _Points(self.leaf_id, point_series, facts.older_points.get(self.leaf_id, ()))
+            if is_entering:
+                self._admit(state, points, t)
+            if state.next_leave <= t:
+                self._release(state, points, t)
         return state
 
     def first_needed(self, facts: SlidingFacts, state: SlidingState) -> int:
@@ -141,10 +149,10 @@ class SlidingWindow(NamedTuple):
         """
         point_series = facts.series[self.leaf_id].point_series
         assert point_series is not None
-        return point_series.oldest if self.window.uses_zone else self._first_unread(state)
+        return point_series.oldest if self.uses_zone else self._first_unread(state)
 
     def _first_unread(self, state: SlidingState) -> int:
-        return state.next_position if self.window.never_releases else state.first
+        return state.next_position if self.never_releases else state.first
 
     def result(self, state: SlidingState) -> Any:
         """Return the value of the aggregate."""
@@ -292,11 +300,10 @@ def _format_optional(instant: PackedValue) -> str | None:
 class _Points:
     """Points of a series by position, whether they are in the state or were moved out of it."""
 
-    __slots__ = ("_leaf_id", "_older", "_series", "end", "oldest")
+    __slots__ = ("_leaf_id", "_older", "_series", "end")
 
     def __init__(self, leaf_id: str, series: PointSeries, older: Sequence[OlderPoints]) -> None:
         self._leaf_id, self._series, self._older = leaf_id, series, older
-        self.oldest = series.oldest
         self.end = series.start + len(series.points)
 
     def at(self, position: int) -> Point:

@@ -88,7 +88,9 @@ class PointWindow:
             return None
         identity = (self.leaf_id, self.window, head, self.zone.own if self.window.uses_zone else None)
         key = blake2b(repr(identity).encode(), digest_size=8).hexdigest()
-        return SlidingWindow(key, self.leaf_id, self.window, self.zone, head)
+        return SlidingWindow(
+            key, self.leaf_id, self.window, self.zone, head, self.window.uses_zone, self.window.never_releases
+        )
 
     def advance_sliding(
         self, sliding: SlidingWindow | None, facts: Facts, t: int, cache: EvaluationCache
