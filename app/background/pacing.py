@@ -9,8 +9,13 @@ from typing import Final
 
 from app.postgres.pool import Connection
 
+_BUSY_MESSAGES_PER_SECOND: Final = 20
+"""Rate of accepted messages from which ingestion counts as busy. Below it, background work needs no pauses."""
+
 _BUSY_SECONDS: Final = 2.0
-"""Time after an accepted message during which ingestion counts as busy. PostgreSQL counts messages once a second."""
+"""Time during which ingestion still counts as busy. PostgreSQL counts messages once a second."""
+
+_MEASURED_SECONDS: Final = 1.0
 
 _CHECK_SECONDS: Final = 0.25
 _REST_SECONDS_MAX: Final = 5.0
@@ -47,15 +52,19 @@ class WorkPacer:
         self._stopping = stopping
         self._turn = asyncio.Lock()
         self._count = count_accepted()
-        self._counted_at = float("-inf")
+        self._counted_at = time.monotonic()
+        self._busy_until = float("-inf")
 
     @property
     def is_busy(self) -> bool:
-        """True if messages were accepted in the last two seconds."""
+        """True if many messages were accepted in the last seconds."""
         count, now = self._count_accepted(), time.monotonic()
-        if count != self._count:
+        seconds = max(now - self._counted_at, _MEASURED_SECONDS)
+        if count - self._count >= _BUSY_MESSAGES_PER_SECOND * seconds:
+            self._busy_until = now + _BUSY_SECONDS
+        if now - self._counted_at >= _MEASURED_SECONDS:
             self._count, self._counted_at = count, now
-        return now - self._counted_at < _BUSY_SECONDS
+        return now < self._busy_until
 
     async def take_turn(self, step: Callable[[], Awaitable[int]]) -> int:
         """Run ``step`` and return the amount of work that it did.

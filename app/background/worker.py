@@ -37,6 +37,9 @@ _RETRY_AFTER: Final = MINUTE
 _FILL_TASKS: Final = 2
 """Number of concurrent backfill loops: while one waits for the database, the other one computes."""
 
+_SWEEP_SHARE: Final = 3
+"""Share of time of the sweep compared with that of backfills: the sweep projects messages that are acknowledged."""
+
 _PROGRESS_SECONDS: Final = 1.0
 _RETRACTED_PER_STEP: Final = 2_000
 _DUE_COUNTED_MAX: Final = 10_000
@@ -73,7 +76,9 @@ class Worker:
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._ingestion = IngestionWatch() if count_accepted is None else None
-        self._pacer = WorkPacer(count_accepted or self._count_stored, settings.busy_worker_percent_max, self._stopping)
+        count, percent = count_accepted or self._count_stored, settings.busy_worker_percent_max
+        self._pacer = WorkPacer(count, percent, self._stopping)
+        self._sweep_pacer = WorkPacer(count, min(_SWEEP_SHARE * percent, 100), self._stopping)
         self._fill_progress = _FillProgress()
 
     async def start(self, *, only_upkeep: bool = False) -> None:
@@ -86,7 +91,7 @@ class Worker:
             if self._ingestion is not None:
                 loops.append(("ingestion", self._watch_ingestion, _WATCH_SECONDS))
             loops += [
-                ("sweep", lambda: self._pacer.take_turn(self.sweep), _IDLE_SECONDS),
+                ("sweep", lambda: self._sweep_pacer.take_turn(self.sweep), _IDLE_SECONDS),
                 *([("fill", lambda: self._pacer.take_turn(self.fill), _IDLE_SECONDS)] * _FILL_TASKS),
                 ("deferred", self.project_deferred, _IDLE_SECONDS),
             ]
@@ -225,8 +230,7 @@ class Worker:
         if not customer_ids:
             return 0
         ruleset = await self._registry.rules.read(connection)
-        projected = await refresh_customers(connection, customer_ids, ruleset, self._clock.now(), self._settings)
-        return projected.customers
+        return await refresh_customers(connection, customer_ids, ruleset, self._clock.now(), self._settings)
 
     async def _refresh_each(self, customer_ids: Sequence[bytes]) -> int:
         """Refresh customers one by one, and postpone those that fail so that they do not block the others."""

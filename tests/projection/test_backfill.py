@@ -496,7 +496,7 @@ async def test_worker_rests_while_messages_arrive() -> None:
     loop = asyncio.get_running_loop()
 
     async def step() -> int:
-        counter.accepted += 1
+        counter.accepted += 100
         await asyncio.sleep(0.02)
         return 1
 
@@ -509,11 +509,13 @@ async def test_worker_rests_while_messages_arrive() -> None:
     assert loop.time() - start >= 3 * 0.2
 
 
-async def test_worker_does_not_rest_without_messages() -> None:
-    pacer = WorkPacer(AcceptedCounter(), 10, asyncio.Event())
+async def test_worker_does_not_rest_while_few_messages_arrive() -> None:
+    counter = AcceptedCounter()
+    pacer = WorkPacer(counter, 10, asyncio.Event())
     loop = asyncio.get_running_loop()
 
     async def step() -> int:
+        counter.accepted += 1
         await asyncio.sleep(0.02)
         return 1
 
