@@ -188,6 +188,11 @@ class Settings(BaseSettings):
     replay_messages_max: int = Field(
         2_000, description="Maximum number of messages replayed inside one flush; the worker replays longer histories."
     )
+    flush_evaluations_max: int = Field(
+        50_000,
+        description="Maximum number of rules evaluated for one customer inside one flush. Beyond it, the messages are "
+        "stored, the worker projects the customer, and the receipt has `projected: false`.",
+    )
     read_messages_max: int = Field(
         1_000,
         description="Maximum number of messages that one read replays in the process that serves ingestion; the "
@@ -216,7 +221,8 @@ class Settings(BaseSettings):
         10,
         ge=1,
         le=100,
-        description="Maximum share of time that the worker uses while messages arrive, in percent.",
+        description="Maximum share of time that backfills use while at least 20 messages arrive per second, in "
+        "percent. Changes of customers that are due may use three times as much.",
     )
     public_traits: tuple[str, ...] = Field((), description="Declared traits that pages may read, as a JSON list.")
     visitor_token_seconds: int = Field(3_600, ge=10, le=604_800, description="Lifetime of a visitor token, in seconds.")

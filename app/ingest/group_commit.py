@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import Final
 
@@ -40,6 +41,14 @@ _QUEUE_FULL: Final = "Too many messages are waiting to be stored; try again late
 _STOPPING: Final = "The server is stopping; send the messages again."
 _SECOND_FLUSH_MESSAGES: Final = 200
 """Number of waiting messages that starts a second flush, which computes while the first one waits for PostgreSQL."""
+
+_SLOW_FLUSH_SECONDS: Final = 0.03
+"""Duration of a flush after which small requests no longer wait for it, but get a flush of their own."""
+
+_EXPRESS_FLUSHES_MAX: Final = 3
+"""Maximum number of flushes of small requests beside slow ones."""
+
+_SMALL_REQUEST_MESSAGES: Final = 10
 
 
 class Receipt(msgspec.Struct):
@@ -135,7 +144,8 @@ class _FlushOutcome(msgspec.Struct):
 
     fresh: list[_Entry]
     duplicates: list[_Entry]
-    projected: bool
+    unprojected_keys: AbstractSet[bytes]
+    """Keys of new messages that the worker will project."""
 
 
 class GroupCommit:
@@ -166,6 +176,7 @@ class GroupCommit:
         self._queue_bytes = 0
         self._queue_messages = 0
         self._flushes: set[asyncio.Task[None]] = set()
+        self._slow_flushes: set[asyncio.Task[None]] = set()
         self._closing = False
 
     async def stop(self) -> None:
@@ -215,36 +226,56 @@ class GroupCommit:
         return request.receipt
 
     def _flush_if_due(self) -> None:
-        """Start a flush if none is in flight, or a second one if many messages wait.
+        """Start a flush if none is in flight, or another one if many messages wait or all flushes in flight are slow.
 
         The second flush computes while the first one waits for PostgreSQL. If only a few messages are queued, they wait
-        for the first flush to end, so that they share a commit with later ones.
+        for the first flush to end, so that they share a commit with later ones. If it is slow, small requests do not
+        wait: it has a customer with a long history, or waits for a customer that is locked. Large requests keep their
+        place in the queue, so under a load of large requests the number of flushes stays the same.
         """
-        if self._queue and (
-            not self._flushes or (len(self._flushes) < _FLUSHES_MAX and self._queue_messages >= _SECOND_FLUSH_MESSAGES)
-        ):
-            flush = asyncio.create_task(self._flush_next(), name="flush")
-            self._flushes.add(flush)
-            flush.add_done_callback(self._end_flush)
+        if not self._queue:
+            return
+        in_flight = len(self._flushes)
+        if in_flight < _FLUSHES_MAX and (not in_flight or self._queue_messages >= _SECOND_FLUSH_MESSAGES):
+            self._start_flush(self._dequeue())
+        elif in_flight < _FLUSHES_MAX + _EXPRESS_FLUSHES_MAX and self._slow_flushes == self._flushes:
+            requests = self._dequeue(_SMALL_REQUEST_MESSAGES)
+            if requests:
+                self._start_flush(requests)
 
-    def _end_flush(self, flush: asyncio.Task[None]) -> None:
-        self._flushes.discard(flush)
+    def _start_flush(self, requests: Sequence[PendingRequest]) -> None:
+        flush = asyncio.create_task(self._flush(requests), name="flush")
+        self._flushes.add(flush)
+        timer = asyncio.get_running_loop().call_later(_SLOW_FLUSH_SECONDS, self._mark_slow, flush)
+        flush.add_done_callback(lambda flush: self._end_flush(flush, timer))
+
+    def _mark_slow(self, flush: asyncio.Task[None]) -> None:
+        self._slow_flushes.add(flush)
         self._flush_if_due()
 
-    async def _flush_next(self) -> None:
-        requests = self._dequeue()
-        if requests:
-            await self._flush(requests)
+    def _end_flush(self, flush: asyncio.Task[None], timer: asyncio.TimerHandle) -> None:
+        timer.cancel()
+        self._flushes.discard(flush)
+        self._slow_flushes.discard(flush)
+        self._flush_if_due()
 
-    def _dequeue(self) -> list[PendingRequest]:
-        """Remove and return the requests of the next flush: at least one, up to the maximum number of messages."""
+    def _dequeue(self, request_messages_max: int | None = None) -> list[PendingRequest]:
+        """Remove and return the requests of the next flush: at least one, up to the maximum number of messages.
+
+        With ``request_messages_max``, skip larger requests.
+        """
         requests: list[PendingRequest] = []
+        skipped: list[PendingRequest] = []
         messages = 0
         while self._queue and (not requests or messages < self._settings.flush_messages_max):
             request = self._queue.popleft()
+            if request_messages_max is not None and len(request.parsed.messages) > request_messages_max:
+                skipped.append(request)
+                continue
             self._queue_bytes -= request.size_bytes
             messages += len(request.parsed.messages)
             requests.append(request)
+        self._queue.extendleft(reversed(skipped))
         self._queue_messages -= messages
         self._metrics.set_queue(self._queue_bytes, len(self._queue))
         return requests
@@ -413,15 +444,17 @@ class GroupCommit:
             with self._metrics.time_step("queue_erasures"):
                 await queue_erasures(connection, extra_rows.erasures)
         messages = [entry.message for entry in fresh]
+        unprojected_keys: AbstractSet[bytes] = frozenset()
         if defer_reason is not None:
             with self._metrics.time_step("defer"):
                 await defer_messages(connection, messages, defer_reason)
+            unprojected_keys = fresh_keys
         elif messages:
             ruleset = await self._registry.rules.read_at(connection, revision)
             now = max(self._clock.now(), max(message.received_at for message in messages))
             with self._metrics.time_step("project"):
-                await project_messages(connection, messages, ruleset, now, self._settings)
-        return _FlushOutcome(fresh, twins, projected=defer_reason is None)
+                unprojected_keys = await project_messages(connection, messages, ruleset, now, self._settings)
+        return _FlushOutcome(fresh, twins, unprojected_keys)
 
 
 @contextmanager
@@ -448,9 +481,10 @@ def _enter_outcomes(stored: _FlushOutcome) -> None:
         entry.receipt.accepted += 1
     for entry in stored.duplicates:
         entry.receipt.duplicate += 1
-    if not stored.projected:
+    if stored.unprojected_keys:
         for entry in stored.fresh:
-            entry.receipt.projected = False
+            if entry.message.key in stored.unprojected_keys:
+                entry.receipt.projected = False
 
 
 def _separate_twins(entries: Sequence[_Entry]) -> tuple[dict[bytes, _Entry], list[_Entry]]:

@@ -22,7 +22,7 @@ from app.projection.fold import Transition, fold
 from app.projection.intervals import Interval, IntervalWrites, continue_intervals, correct_intervals
 from app.projection.log_replay import ReplayedCustomer
 from app.projection.partial_replay import merge_inputs, replay_for_rules
-from app.projection.project import replay_customers
+from app.projection.replays import LOCKED_MESSAGES_MAX, as_resolved, mark_stale, replay_customers
 from app.projection.state import State, count_messages, read_state, write_state
 from app.projection.state_limits import limit_replayed_state
 from app.projection.stored_intervals import interval_from_row
@@ -144,7 +144,8 @@ class _ChunkFill:
             replayed_intervals += continue_intervals(row.id, missing_changes, missing_refs).begun
         self.writes.extend(
             correct_intervals(
-                await self._read_stored_intervals(connection, filled_rows, missing_refs, revision), replayed_intervals
+                await self._read_stored_intervals(connection, filled_rows, missing_refs, revision),
+                IntervalWrites(begun=replayed_intervals),
             )
         )
 
@@ -195,32 +196,33 @@ class _ChunkFill:
             self.to_replay.append(row)
             return False
         if count_messages(row.state) > SCANNED_POINTS_MAX:
-            moves.replaced = list(missing_rules.leaves)
+            moves.replaced = dict.fromkeys(missing_rules.leaves, 0)
         stored = write_state(state, self.ruleset)
-        self.projected.append(ProjectedCustomer(_as_resolved(row), state, stored, False, self.ruleset.fill, moves))
+        self.projected.append(ProjectedCustomer(as_resolved(row), state, stored, False, self.ruleset.fill, moves))
         return True
 
     async def replay_whole_log(self, connection: Connection) -> None:
-        """Replay customers of up to ``replay_messages_max`` messages in total, but at least one customer.
+        """Replay customers of up to ``LOCKED_MESSAGES_MAX`` messages in total, but at least one customer.
 
-        The other customers keep their revision, so the worker claims them again later.
+        A customer with more messages becomes stale, so that the worker replays it in steps without a lock. The others
+        keep their revision, so the worker claims them again later.
         """
-        messages_left = self.settings.replay_messages_max
+        messages_left = LOCKED_MESSAGES_MAX
         customers: list[ResolvedCustomer] = []
         for row in self.to_replay:
-            messages_left -= count_messages(row.state)
+            messages = count_messages(row.state)
+            if messages > LOCKED_MESSAGES_MAX:
+                self.projected.append(mark_stale(as_resolved(row), messages, self.ruleset, self.now))
+                continue
+            messages_left -= messages
             if customers and messages_left < 0:
                 break
-            customers.append(_as_resolved(row))
-            self.touchpoints += count_messages(row.state)
+            customers.append(as_resolved(row))
+            self.touchpoints += messages
         if customers:
             self.projected += await replay_customers(
-                connection, customers, self.ruleset, self.now, self.settings, self.writes
+                connection, customers, self.ruleset, self.now, self.settings.series_points_max, self.writes
             )
-
-
-def _as_resolved(row: CustomerRow) -> ResolvedCustomer:
-    return ResolvedCustomer(row.id, [row], True, row.contested, row.last_link)
 
 
 def merge_states(state: State, filled: State, rules: Ruleset) -> None:

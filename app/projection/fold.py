@@ -25,6 +25,9 @@ from app.rules.engine.truth import Truth
 POINTS_UNLIMITED: Final = 10**9
 """Value of ``points_max`` for a fold over the whole log, whose result must not depend on a size limit."""
 
+EVALUATIONS_UNLIMITED: Final = 10**12
+"""Value of ``evaluations_max`` for a fold that no other customer waits for."""
+
 NEVER: Final = 1 << 62
 """Value of ``State.next_due`` if only a message can change the state."""
 
@@ -33,6 +36,10 @@ LOOKAHEAD_STEPS_MAX: Final = 64
 
 TRAITS_BYTES_MAX: Final = 65_536
 """Size limit of all traits of one customer as JSON, in bytes. A trait beyond it is not stored; the log contains it."""
+
+
+class TooManyEvaluations(Exception):
+    """A fold has evaluated more rules than its limit. The state is then unusable."""
 
 
 class Transition(msgspec.Struct, gc=False, frozen=True):
@@ -84,14 +91,18 @@ def fold_steps(
     points_max: int,
     *,
     rewinds: bool,
+    evaluations_max: int = EVALUATIONS_UNLIMITED,
 ) -> Generator[None, None, list[Transition]]:
-    """Do the same as :func:`fold` in small steps: between two of them, the caller may do something else."""
+    """Do the same as :func:`fold` in small steps: between two of them, the caller may do something else.
+
+    Raise TooManyEvaluations once ``state.evaluations`` exceeds ``evaluations_max``.
+    """
     inputs = list(inputs)
     state.messages += len(inputs)
     _check_not_past(state, inputs)
     relevant = [input for input in (*state.pending, *inputs) if input.is_relevant or state.born is None]
     relevant.sort(key=_input_order)
-    fold_pass = _FoldPass(state, ruleset, points_max)
+    fold_pass = _FoldPass(state, ruleset, points_max, evaluations_max)
     for instant, group in groupby(relevant, key=_instant):
         if instant > now:
             break
@@ -170,12 +181,15 @@ def _check_not_past(state: State, inputs: Sequence[Input]) -> None:
 class _FoldPass:
     """One pass over time, which changes the state in place and collects the transitions."""
 
-    __slots__ = ("_due", "_has_changed", "changes", "points_max", "ruleset", "state")
+    __slots__ = ("_due", "_evaluations_max", "_has_changed", "changes", "points_max", "ruleset", "state")
 
-    def __init__(self, state: State, ruleset: Ruleset, points_max: int) -> None:
+    def __init__(
+        self, state: State, ruleset: Ruleset, points_max: int, evaluations_max: int = EVALUATIONS_UNLIMITED
+    ) -> None:
         self.state = state
         self.ruleset = ruleset
         self.points_max = points_max
+        self._evaluations_max = evaluations_max
         self.changes: list[Transition] = []
         self._has_changed = False
         """True if a rule has another result since the attribute was last reset."""
@@ -311,6 +325,9 @@ class _FoldPass:
 
     def _decide_rules(self, instant: int, causes: dict[str, Cause]) -> None:
         """Evaluate the rules in ``causes``, which maps each rule to the cause of its change."""
+        self.state.evaluations += len(causes)
+        if self.state.evaluations > self._evaluations_max:
+            raise TooManyEvaluations
         journeys: set[str] = set()
         permanent_truths = self.ruleset.permanent_truths
         for rule in self.ruleset.sort_rules(causes) if len(causes) > 1 else causes:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import msgspec
 
 from app.projection.coverage import DefinitionRef
 from app.projection.fold import Transition
 from app.projection.state import Cause
+
+BEGINNING: Final = -(1 << 62)
+END: Final = 1 << 62
+"""Instants before and after all others, as limits of a period without limits."""
 
 IntervalKey = tuple[bytes, str, str, int, int]
 """(customer id, definition, value, meaning, entered_at)"""
@@ -90,15 +95,31 @@ def continue_intervals(
     return IntervalWrites(list(begun.values()), ended)
 
 
-def correct_intervals(stored: Sequence[Interval], replayed: Sequence[Interval]) -> IntervalWrites:
-    """Return the writes that replace stored intervals with replayed ones; equal intervals are not written."""
-    replayed_by_key = {interval.key: interval for interval in replayed}
+def correct_intervals(
+    stored: Iterable[Interval], replayed: IntervalWrites, after: int = BEGINNING, until: int = END
+) -> IntervalWrites:
+    """Return the writes that replace stored intervals with replayed ones, in the period from ``after`` to ``until``.
+
+    ``stored`` are the intervals that were open after ``after`` or began after it. ``replayed`` are the intervals that
+    begin in the period, and the ends of intervals that were open at its start. What happens to stored intervals after
+    the period stays as it is. Equal intervals are not written.
+    """
+    begun = {interval.key: interval for interval in replayed.begun}
+    ended = {interval.key: interval for interval in replayed.ended}
     writes = IntervalWrites()
-    for stored_interval in stored:
-        replayed_interval = replayed_by_key.pop(stored_interval.key, None)
-        if replayed_interval is None:
-            writes.retracted.append(stored_interval)
-        elif not replayed_interval.matches(stored_interval):
-            writes.ended.append(replayed_interval)
-    writes.begun = list(replayed_by_key.values())
+    for interval in stored:
+        if interval.entered_at <= after:
+            replacement = ended.get(interval.key) or msgspec.structs.replace(interval, left_at=None, left_cause=None)
+            replacement.entered_cause = interval.entered_cause
+        elif interval.key in begun:
+            replacement = begun.pop(interval.key)
+        else:
+            if interval.entered_at <= until:
+                writes.retracted.append(interval)
+            continue
+        if replacement.left_at is None and interval.left_at is not None and interval.left_at > until:
+            replacement.left_at, replacement.left_cause = interval.left_at, interval.left_cause
+        if not replacement.matches(interval):
+            writes.ended.append(replacement)
+    writes.begun = list(begun.values())
     return writes

@@ -13,12 +13,14 @@ import msgspec
 
 from app.identity.bucketing_key import BucketingKey, bucketing_key_of, bucketing_keys_of
 from app.postgres.pool import Connection
-from app.projection.fold import Transition
+from app.projection.fold import EVALUATIONS_UNLIMITED, TooManyEvaluations, Transition
 from app.projection.state import Input, State
 from app.projection.time_slices import TimeSlices, fold_in_slices
 from app.rules.engine.ruleset import LeafValues, Ruleset
 from app.rules.engine.touchpoint_view import TouchpointView
 from app.touchpoint import Message
+
+MESSAGES_UNLIMITED: Final = 10**12
 
 TOUCHPOINT_TYPES: Final = frozenset(("track", "page", "screen"))
 
@@ -41,6 +43,21 @@ FROM touchpoints WHERE identity_id = ANY($1::uuid[])
 ORDER BY occurred_at, message_id COLLATE "C", source COLLATE "C"
 """
 
+_LOG_AFTER = """
+-- The next messages of a customer after an instant and up to another one, as whole instants; about $4 messages.
+SELECT t.occurred_at, t.message_id, t.source, t.type, t.name, t.channel, t.properties, t.context, t.traits
+FROM identities i
+JOIN touchpoints t ON t.identity_id = i.id
+WHERE i.customer_id = $1
+  AND ($2::timestamptz IS NULL OR t.occurred_at > $2) AND ($3::timestamptz IS NULL OR t.occurred_at <= $3)
+ORDER BY t.occurred_at FETCH FIRST ($4) ROWS WITH TIES
+"""
+
+_COUNT_UNTIL = """
+SELECT count(*) FROM identities i JOIN touchpoints t ON t.identity_id = i.id
+WHERE i.customer_id = $1 AND t.occurred_at <= $2
+"""
+
 _HAS_MORE = """
 SELECT EXISTS (SELECT FROM touchpoints WHERE identity_id = ANY($1::uuid[]) OFFSET $2)
 """
@@ -52,6 +69,8 @@ _ONE_CUSTOMER: Final = b""
 class ReplayedCustomer(msgspec.Struct):
     state: State
     changes: list[Transition]
+    is_complete: bool = True
+    """False if the replay ended at its limit of evaluations, so the state is unusable."""
 
 
 def input_from_message(message: Message, ruleset: Ruleset) -> Input:
@@ -114,16 +133,24 @@ async def _read_log_of_identities(
 
 
 async def replay_log(
-    connection: Connection, customer_ids: Sequence[bytes], ruleset: Ruleset, now: int, *, rewinds: bool = False
+    connection: Connection,
+    customer_ids: Sequence[bytes],
+    ruleset: Ruleset,
+    now: int,
+    *,
+    rewinds: bool = False,
+    evaluations_max: int = EVALUATIONS_UNLIMITED,
 ) -> dict[bytes, ReplayedCustomer]:
     """Fold the whole log of each customer up to ``now``. A customer without messages is missing from the result.
 
-    States that will be stored require ``rewinds``; see :func:`app.projection.fold.fold`.
+    States that will be stored require ``rewinds``; see :func:`app.projection.fold.fold`. The replay of a customer ends
+    early after ``evaluations_max`` evaluations of rules.
 
     Requires a transaction, because a cursor reads the log.
     """
     keys = await bucketing_keys_of(connection, customer_ids) if ruleset.reads_bucketing_key else {}
-    return await _fold_log(read_log(connection, customer_ids, ruleset), keys, ruleset, now, rewinds=rewinds)
+    log = read_log(connection, customer_ids, ruleset)
+    return await _fold_log(log, keys, ruleset, now, rewinds=rewinds, evaluations_max=evaluations_max)
 
 
 async def replay_identities(
@@ -150,6 +177,7 @@ async def _fold_log(
     now: int,
     *,
     rewinds: bool,
+    evaluations_max: int = EVALUATIONS_UNLIMITED,
 ) -> dict[bytes, ReplayedCustomer]:
     replayed: dict[bytes, ReplayedCustomer] = {}
     slices = TimeSlices()
@@ -161,9 +189,18 @@ async def _fold_log(
             return
         customer_replay = replayed.setdefault(current, ReplayedCustomer(State(bucketing_key=keys.get(current)), []))
         # The next chunk may follow closely, so a chunk is folded only up to its last message.
-        until = min(now, inputs[-1].at)
-        customer_replay.changes += await fold_in_slices(customer_replay.state, ruleset, inputs, until, slices)
+        await fold_part(customer_replay, inputs, min(now, inputs[-1].at))
         inputs.clear()
+
+    async def fold_part(customer_replay: ReplayedCustomer, part: Sequence[Input], until: int) -> None:
+        if not customer_replay.is_complete:
+            return
+        try:
+            customer_replay.changes += await fold_in_slices(
+                customer_replay.state, ruleset, part, until, slices, rewinds=rewinds, evaluations_max=evaluations_max
+            )
+        except TooManyEvaluations:
+            customer_replay.is_complete = False
 
     async for customer, input in log:
         # A chunk ends only between two instants, because a fold must apply all messages of one instant together.
@@ -173,10 +210,34 @@ async def _fold_log(
         inputs.append(input)
     await fold_chunk()
     for customer_replay in replayed.values():
-        customer_replay.changes += await fold_in_slices(
-            customer_replay.state, ruleset, (), now, slices, rewinds=rewinds
-        )
+        await fold_part(customer_replay, (), now)
     return replayed
+
+
+async def read_inputs_after(
+    connection: Connection,
+    customer_id: bytes,
+    ruleset: Ruleset,
+    after: int | None,
+    until: int | None = None,
+    messages_max: int = MESSAGES_UNLIMITED,
+) -> list[Input]:
+    """Return the customer's inputs after an instant and up to ``until``, as whole instants in order.
+
+    If there are more than ``messages_max``, the result ends with the instant that contains the last of these.
+    """
+    slices = TimeSlices()
+    inputs: list[Input] = []
+    for row in await connection.fetch(_LOG_AFTER, customer_id, after, until, messages_max):
+        inputs.append(build_input(ruleset, *row))
+        await slices.give_way_if_due()
+    return inputs
+
+
+async def count_messages_until(connection: Connection, customer_id: bytes, until: int) -> int:
+    """Return the number of the customer's messages in the log up to this instant."""
+    count: int = await connection.fetchval(_COUNT_UNTIL, customer_id, until)
+    return count
 
 
 async def read_inputs(connection: Connection, customer_id: bytes, ruleset: Ruleset) -> list[Input]:

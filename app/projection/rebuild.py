@@ -13,7 +13,7 @@ from app.formats.identifiers import parse_customer_reference
 from app.identity.customer_locks import CustomerRow, lock_customers
 from app.postgres.pool import Clock, Connection, Pool, transact
 from app.projection.older_points import fold_stored_state
-from app.projection.project import refresh_customers
+from app.projection.project import replay_whole_logs
 from app.projection.state import State, read_state
 from app.projection.state_limits import limit_replayed_state
 from app.projection.time_slices import TimeSlices
@@ -72,8 +72,7 @@ async def _rebuild(pool: Pool, ids: Sequence[bytes], ruleset: Ruleset, clock: Cl
             for id, row in rows_before.items()
             if not row.stale and row.revision >= ruleset.fill
         }
-        unbounded = settings.model_copy(update={"replay_messages_max": 10**12})
-        await refresh_customers(connection, list(rows_before), ruleset, now, unbounded, replay_all=True)
+        await replay_whole_logs(connection, list(rows_before), ruleset, now, settings)
         rows_after = {row.id: row for row in await lock_customers(connection, ids)}
         return sum(advanced[id] != comparable(read_state(rows_after[id].state, ruleset), ruleset) for id in advanced)
 
@@ -103,5 +102,5 @@ def comparable(state: State, ruleset: Ruleset) -> State:
     state.pending = [msgspec.structs.replace(input, leaves=tuple(sorted(input.leaves))) for input in state.pending]
     state.truths = {rule: truth for rule, truth in state.truths.items() if truth.since != state.born or truth.holds}
     state.series = {leaf: ruleset.leaves[leaf].prune_series(series) for leaf, series in state.series.items()}
-    state.windows, state.older_points, state.next_due = {}, {}, None
+    state.windows, state.older_points, state.next_due, state.evaluations = {}, {}, None, 0
     return state

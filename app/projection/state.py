@@ -87,6 +87,8 @@ class State(msgspec.Struct):
     """Leaf id -> points that were loaded from outside the state, in order. Not stored with the state."""
     next_due: int | None = None
     """Earliest instant at which the state may change, if the fold has looked ahead. Not stored with the state."""
+    evaluations: int = 0
+    """Number of evaluations of rules since the state was read or created. Not stored with the state."""
 
 
 class _Stored(msgspec.Struct, array_like=True):
@@ -194,6 +196,18 @@ def write_state(state: State, ruleset: Ruleset) -> bytes:
             state.windows,
         )
     )
+
+
+def first_positions(stored: bytes) -> dict[str, int]:
+    """Return leaf id -> position of the oldest point outside the state that a window can still need."""
+    series = _decode(stored).series.items()
+    return {id: one.point_series.oldest for id, one in series if one.point_series is not None}
+
+
+def positions_in_state(stored: bytes) -> dict[str, int]:
+    """Return leaf id -> position of the oldest point inside the state."""
+    series = _decode(stored).series.items()
+    return {id: one.point_series.start for id, one in series if one.point_series is not None}
 
 
 def json_size(value: object) -> int:

@@ -24,14 +24,13 @@ _MOVED_AT_ONCE: Final = 256
 class PointMoves(msgspec.Struct):
     """Changes of the points of one customer that are outside the state.
 
-    ``moved`` are new ones, with their leaf id. ``unneeded`` maps a leaf id to the position before which no window will
-    read points. The series of the leaves in ``replaced`` were computed again from the log, so their earlier points
-    are deleted; with ``replaces_all``, those of every leaf.
+    ``moved`` are new ones, with their leaf id. ``replaced`` maps a leaf id to the position from which its series was
+    computed again, so the points that were stored from there on are deleted. With ``replaces_all``, the other leaves
+    were computed again from their first point.
     """
 
     moved: list[tuple[str, OlderPoints]] = []
-    unneeded: dict[str, int] = {}
-    replaced: list[str] = []
+    replaced: dict[str, int] = {}
     replaces_all: bool = False
 
 
@@ -90,16 +89,12 @@ def _move_points_of(
     states = {window.key: window.advance(state, state.at) for window in windows}
     end = point_series.start + len(point_series.points)
     first_needed = min((window.first_needed(state, states[window.key]) for window in windows), default=end)
-    is_moved = False
     while point_series.points_weight > 2 * _MOVED_AT_ONCE:
         older = point_series.take_oldest(_MOVED_AT_ONCE)
         if older.position + len(older.points) > first_needed:
             moves.moved.append((leaf_id, older))
-        is_moved = True
     if point_series.older_start is not None:
         point_series.older_start = min(max(point_series.older_start, first_needed), point_series.start)
         if point_series.older_start == point_series.start and not any(w.window.never_releases for w in windows):
             point_series.older_start = None
-    if is_moved:
-        moves.unneeded[leaf_id] = point_series.oldest
     return states

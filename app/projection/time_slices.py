@@ -10,11 +10,11 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from app.projection.fold import POINTS_UNLIMITED, Transition, fold_steps
+from app.projection.fold import EVALUATIONS_UNLIMITED, POINTS_UNLIMITED, Transition, fold_steps
 from app.projection.state import Input, State
 from app.rules.engine.ruleset import Ruleset
 
-SLICE_SECONDS: Final = 0.01
+SLICE_SECONDS: Final = 0.005
 """Time after which a computation gives way. A loop that serves requests is held for about twice this time at most."""
 
 
@@ -39,9 +39,13 @@ async def fold_in_slices(
     points_max: int = POINTS_UNLIMITED,
     *,
     rewinds: bool = False,
+    evaluations_max: int = EVALUATIONS_UNLIMITED,
 ) -> list[Transition]:
-    """Do the same as :func:`app.projection.fold.fold`, in small steps between which other tasks run."""
-    steps = fold_steps(state, ruleset, inputs, now, points_max, rewinds=rewinds)
+    """Do the same as :func:`app.projection.fold.fold`, in small steps between which other tasks run.
+
+    Raise TooManyEvaluations once ``state.evaluations`` exceeds ``evaluations_max``.
+    """
+    steps = fold_steps(state, ruleset, inputs, now, points_max, rewinds=rewinds, evaluations_max=evaluations_max)
     while True:
         try:
             next(steps)

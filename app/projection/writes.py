@@ -12,6 +12,7 @@ import msgspec
 
 from app.identity.resolver import Resolution, ResolvedCustomer
 from app.postgres.pool import Connection
+from app.projection import checkpoints
 from app.projection.fold import flips_at
 from app.projection.intervals import IntervalWrites
 from app.projection.older_points import follow_merges, move_older_points
@@ -64,6 +65,7 @@ async def merge_customers(connection: Connection, resolution: Resolution) -> Non
         resolution.merged_customers,
     )
     await follow_merges(connection, adopted, resolution.merged_customers)
+    await checkpoints.follow_merges(connection, adopted, resolution.merged_customers)
 
 
 _WRITE_CUSTOMERS = """
@@ -193,7 +195,11 @@ async def retract_retired(connection: Connection, intervals_max: int, now: int) 
     return 0
 
 
-_SET_ASIDE = "UPDATE customers SET stale = true, sweep_at = $2 WHERE id = $1"
+_SET_ASIDE = """
+-- A checkpoint may be the cause of the failure, so the next attempt replays the whole log.
+WITH deleted AS (DELETE FROM checkpoints WHERE customer_id = $1)
+UPDATE customers SET stale = true, sweep_at = $2 WHERE id = $1
+"""
 
 
 async def set_customer_aside(connection: Connection, id: bytes, retry_at: int) -> None:

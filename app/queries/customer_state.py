@@ -8,17 +8,19 @@ log.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 
 from app.postgres.pool import Connection, Pool
+from app.projection.checkpoints import CHECKPOINT_MESSAGES, Checkpoint, find_checkpoints
 from app.projection.coverage import BEFORE_NUMBERS, Coverage
-from app.projection.fold import fold, look_ahead
-from app.projection.log_replay import replay_log
+from app.projection.fold import POINTS_UNLIMITED, fold, look_ahead
+from app.projection.log_replay import read_inputs_after, replay_log
 from app.projection.older_points import fold_stored_state
 from app.projection.partial_replay import replay_for_rules
-from app.projection.state import Cause, State, first_seen_of, read_state, write_state
+from app.projection.state import Cause, State, count_messages, first_seen_of, read_state, write_state
 from app.projection.time_slices import TimeSlices
 from app.queries.replay_limit import UNLIMITED, check_replay_length
 from app.rules.engine.ruleset import Ruleset
@@ -120,7 +122,7 @@ async def states_at(
     :class:`HeavyRead` if customers with more than ``messages_max`` messages in total need a replay.
     """
     states: dict[bytes, State] = {}
-    to_replay: list[bytes] = []
+    to_replay: list[StoredState] = []
     born: dict[bytes, int | None] = {}
     replayed_states: list[bytes] = []
     slices = TimeSlices()
@@ -132,16 +134,72 @@ async def states_at(
             continue
         replayed_states.append(row.state)
         if row.stale or row.revision == BEFORE_NUMBERS:
-            to_replay.append(row.id)
+            to_replay.append(row)
         else:
             born[row.id] = first_seen_of(row.state)
-    check_replay_length(replayed_states, messages_max)
+    checkpoints = await _find_usable_checkpoints(connection, to_replay, ruleset, instant)
+    skipped = sum(checkpoint.messages for checkpoint in checkpoints.values())
+    check_replay_length(replayed_states, messages_max, skipped)
+    for row in to_replay:
+        if row.id in checkpoints:
+            checkpoint = checkpoints[row.id]
+            states[row.id] = await _continue_checkpoint(connection, row, checkpoint, ruleset, instant, messages_max)
+    whole_ids = [row.id for row in to_replay if row.id not in checkpoints]
     replayed, _ = await replay_for_rules(connection, born, ruleset, instant)
-    if to_replay:
-        replayed |= await replay_log(connection, to_replay, ruleset, instant)
-    for id in (*born, *to_replay):
+    if whole_ids:
+        replayed |= await replay_log(connection, whole_ids, ruleset, instant)
+    for id in (*born, *whole_ids):
         states[id] = replayed[id].state if id in replayed else State()
     return states
+
+
+async def replay_state(
+    connection: Connection, row: StoredState, ruleset: Ruleset, instant: int, messages_max: int
+) -> State:
+    """Return a customer's state at ``instant``, computed from the log and, if possible, a checkpoint.
+
+    Requires a snapshot. Raise :class:`HeavyRead` if the customer has more than ``messages_max`` messages to replay.
+    """
+    checkpoint = (await _find_usable_checkpoints(connection, [row], ruleset, instant)).get(row.id)
+    check_replay_length([row.state], messages_max, 0 if checkpoint is None else checkpoint.messages)
+    if checkpoint is not None:
+        return await _continue_checkpoint(connection, row, checkpoint, ruleset, instant, messages_max)
+    replayed = await replay_log(connection, [row.id], ruleset, instant)
+    return replayed[row.id].state if row.id in replayed else State()
+
+
+async def _find_usable_checkpoints(
+    connection: Connection, rows: Iterable[StoredState], ruleset: Ruleset, instant: int
+) -> dict[bytes, Checkpoint]:
+    """Return a checkpoint up to ``instant`` for each long history that has one with all current definitions."""
+    revision = Coverage(ruleset).current_revision
+    long_ids = [row.id for row in rows if count_messages(row.state) >= CHECKPOINT_MESSAGES]
+    return await find_checkpoints(connection, [(id, instant + 1, revision) for id in long_ids])
+
+
+async def _continue_checkpoint(
+    connection: Connection,
+    row: StoredState,
+    checkpoint: Checkpoint,
+    ruleset: Ruleset,
+    instant: int,
+    messages_max: int,
+) -> State:
+    """Return the customer's state at ``instant``, computed from a checkpoint and the log after it.
+
+    Future messages need all points in memory, so the whole log is then replayed.
+    """
+    rules = Coverage(ruleset).known_rules(checkpoint.revision)
+    inputs = await read_inputs_after(connection, row.id, rules, checkpoint.at)
+    if not any(input.at > instant for input in inputs):
+        with suppress(NeedsReplay):
+            state, _ = await fold_stored_state(
+                connection, row.id, checkpoint.state, rules, inputs, instant, POINTS_UNLIMITED, TimeSlices()
+            )
+            return state
+    check_replay_length([row.state], messages_max)
+    replayed = await replay_log(connection, [row.id], ruleset, instant)
+    return replayed[row.id].state if row.id in replayed else State()
 
 
 def _needs_log(state: State, ruleset: Ruleset, with_values: bool) -> bool:
@@ -166,8 +224,11 @@ def build_customer(
     now: int,
     points_max: int,
 ) -> Customer | None:
-    """Build the customer from a state; return None if ``valid_until`` or a computed trait needs the log."""
-    if _needs_log(state, ruleset, with_values=True):
+    """Build the customer from a state; return None if ``valid_until`` or a computed trait needs the log.
+
+    A replayed state, which requires ``POINTS_UNLIMITED`` as ``points_max``, never needs it.
+    """
+    if points_max < POINTS_UNLIMITED and _needs_log(state, ruleset, with_values=True):
         return None
     try:
         until = valid_until(state, ruleset, points_max)

@@ -12,7 +12,7 @@ from app.projection.coverage import definition_refs_of
 from app.projection.fold import POINTS_UNLIMITED, Transition
 from app.projection.intervals import Interval, continue_intervals
 from app.projection.log_replay import replay_log
-from app.projection.state import State, last_decided_at
+from app.projection.state import last_decided_at
 from app.projection.stored_intervals import interval_from_row
 from app.projection.time_slices import TimeSlices
 from app.queries.customer_state import (
@@ -22,6 +22,7 @@ from app.queries.customer_state import (
     advance_to,
     build_customer,
     is_current,
+    replay_state,
     states_at,
 )
 from app.queries.explanations import Explanation, explain_rule, replay_for_explanation
@@ -105,11 +106,9 @@ class CustomerQueries:
             if row is None:
                 raise NotFound("No customer has this identity.")
             definitions, *stored, kinds, values = row
-            id, stored_state = stored[:2]
-            check_replay_length([stored_state], self._messages_max)
+            id = stored[0]
             ruleset = await self._registry.rules.read_at(connection, definitions)
-            replayed = await replay_log(connection, [id], ruleset, now)
-        state = replayed[id].state if id in replayed else State()
+            state = await replay_state(connection, StoredState(*stored), ruleset, now, self._messages_max)
         customer = build_customer(id, kinds, values, state, ruleset, now, POINTS_UNLIMITED)
         assert customer is not None
         return customer

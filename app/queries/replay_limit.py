@@ -15,7 +15,10 @@ class HeavyRead(Exception):
     """A read would occupy the process that serves ingestion for too long. The background process must answer it."""
 
 
-def check_replay_length(states: Iterable[bytes], messages_max: int) -> None:
-    """Raise :class:`HeavyRead` if the customers with these stored states have more than ``messages_max`` messages."""
-    if sum(map(count_messages, states)) > messages_max:
+def check_replay_length(states: Iterable[bytes], messages_max: int, messages_skipped: int = 0) -> None:
+    """Raise :class:`HeavyRead` if the customers with these stored states have more than ``messages_max`` messages.
+
+    ``messages_skipped`` of them are in checkpoints, from which a read continues.
+    """
+    if sum(map(count_messages, states)) - messages_skipped > messages_max:
         raise HeavyRead

@@ -15,9 +15,10 @@ from app.ingest import event_log, group_commit
 from app.ingest.event_log import append_messages
 from app.projection import stored_intervals, writes
 from app.projection.project import project_messages
-from app.touchpoint import SECOND
+from app.queries.customers import CustomerQueries
+from app.touchpoint import SECOND, Identity
 from tests.support.pipeline import Pipeline, item, running_pipeline
-from tests.support.reference_model import SentMessage
+from tests.support.reference_model import Definitions, SentMessage
 
 NOW = 1_760_000_000_000_000
 
@@ -200,3 +201,61 @@ async def test_waiting_requests_share_a_commit(database_url: str) -> None:
         )
         assert await pipeline.pool.fetchval("SELECT count(*) FROM touchpoints") == 200
         assert after - before < 50
+
+
+async def test_request_of_another_customer_does_not_wait_for_a_locked_customer(database_url: str) -> None:
+    async with running_pipeline(database_url, NOW) as pipeline:
+        await pipeline.send([viewed(1, user_id="hot")])
+        async with pipeline.pool.acquire() as connection, connection.transaction():
+            await connection.fetch("SELECT FROM customers FOR UPDATE")
+            hot = asyncio.create_task(pipeline.send([viewed(number, user_id="hot") for number in range(2, 60)]))
+            receipts = [await asyncio.wait_for(pipeline.send([viewed(number)]), 10) for number in range(100, 103)]
+            assert not hot.done()
+        assert all(receipt.accepted == 1 and receipt.projected for receipt in receipts)
+        assert (await hot).accepted == 58
+
+
+async def test_large_requests_do_not_start_more_than_two_flushes(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_flight, most = 0, 0
+
+    async def wait_and_project(*arguments: Any) -> Any:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        await asyncio.sleep(3 * group_commit._SLOW_FLUSH_SECONDS)
+        in_flight -= 1
+        return await project_messages(*arguments)
+
+    monkeypatch.setattr(group_commit, "project_messages", wait_and_project)
+    async with running_pipeline(database_url, NOW, flush_messages_max=50) as pipeline:
+        batches = [[viewed(number) for number in range(start, start + 50)] for start in range(0, 1_000, 50)]
+        receipts = await asyncio.gather(*map(pipeline.send, batches))
+        assert sum(receipt.accepted for receipt in receipts) == 1_000
+        assert most == 2
+
+
+async def test_customer_beyond_the_limit_of_evaluations_is_left_to_the_worker(database_url: str) -> None:
+    """The other customers of the flush are projected, and a read is right at once."""
+    definitions = Definitions(
+        segments={f"often-{n}": {"did": "viewed", "at_least": n + 1, "within": "2h"} for n in range(10)}, journeys={}
+    )
+    async with running_pipeline(database_url, NOW, flush_evaluations_max=100) as pipeline:
+        await pipeline.define(definitions)
+        minute = 60 * SECOND
+        hot = [
+            item(SentMessage(NOW - n * minute, f"h{n}", "track", {"user_id": "hot"}, name="viewed")) for n in range(60)
+        ]
+        hot_receipt, other_receipt = await asyncio.gather(pipeline.send(hot), pipeline.send([viewed(1)]))
+        assert (hot_receipt.accepted, hot_receipt.projected) == (60, False)
+        assert (other_receipt.accepted, other_receipt.projected) == (1, True)
+        queries = CustomerQueries(pipeline.pool, pipeline.registry, pipeline.settings)
+        customer = await queries.customer([Identity("user_id", "hot").id], NOW)
+        assert len(customer.segments) == 10
+        await pipeline.sweep_all()
+        assert not await pipeline.pool.fetchval("SELECT count(*) FROM customers WHERE stale")
+        assert len(await pipeline.intervals("user_id:hot")) == 10
+        pipeline.clock.instant = NOW + SECOND
+        later = item(SentMessage(NOW + 1, "later", "track", {"user_id": "hot"}, name="viewed"))
+        assert (await pipeline.send([later])).projected

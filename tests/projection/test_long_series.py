@@ -15,7 +15,7 @@ import pytest
 
 from app.projection import state_limits
 from app.projection.fold import POINTS_UNLIMITED, Transition, fold
-from app.projection.state import Input, State, read_state, write_state
+from app.projection.state import Input, State, first_positions, read_state, write_state
 from app.projection.state_limits import PointMoves, split_long_series
 from app.rules.engine import point_series
 from app.rules.engine.point_series import OlderPoints
@@ -82,7 +82,7 @@ class StoredCustomer:
 
     def store(self, state: State, moves: PointMoves) -> None:
         self.row = write_state(state, self.ruleset)
-        for leaf_id, position in moves.unneeded.items():
+        for leaf_id, position in first_positions(self.row).items():
             self.older_points[leaf_id] = [
                 older for older in self.older_points.get(leaf_id, ()) if older.position + len(older.points) > position
             ]

@@ -15,6 +15,7 @@ from app.formats.segment import Parsed
 from app.ingest.group_commit import PendingRequest
 from app.postgres.pool import Connection
 from app.projection import project as project_module
+from app.projection import replays
 from app.projection.backfill import fill_chunk
 from app.projection.log_replay import replay_log
 from app.projection.rebuild import rebuild_customers
@@ -325,7 +326,8 @@ def test_long_replay_does_not_block_other_customers(database_url: str, monkeypat
                 await resume.wait()
             return await original(connection, ids, *args, **options)
 
-        monkeypatch.setattr(project_module, "replay_log", wait_and_replay)
+        monkeypatch.setattr(replays, "replay_log", wait_and_replay)
+        monkeypatch.setattr(project_module, "LOCKED_MESSAGES_MAX", 1)
         sweeping = asyncio.create_task(pipeline.worker.sweep())
         await replay_started.wait()
         live = asyncio.create_task(pipeline.send([item(track(3, T0 + 1, "short"))]))
@@ -334,7 +336,7 @@ def test_long_replay_does_not_block_other_customers(database_url: str, monkeypat
         await asyncio.gather(sweeping, live)
         assert done
 
-    run_scenario(database_url, check, replay_messages_max=1)
+    run_scenario(database_url, check)
 
 
 def test_first_message_gets_a_monthly_partition(database_url: str) -> None:

@@ -18,7 +18,7 @@ from app.ingest.submit import Ingest, Submission
 from app.observability.metrics import Metrics
 from app.postgres.partitions import create_monthly_partitions
 from app.postgres.pool import Connection, FrozenClock, Pool, open_pool, transact
-from app.projection.project import refresh_customers
+from app.projection.project import replay_whole_logs
 from app.projection.rebuild import comparable
 from app.projection.state import read_state
 from app.registry.bootstrap import bootstrap
@@ -123,7 +123,7 @@ class Pipeline:
 
         async def work(connection: Connection) -> None:
             now, settings = self.clock.now(), self.settings
-            await refresh_customers(connection, ids, self.registry.rules.current, now, settings, replay_all=True)
+            await replay_whole_logs(connection, ids, self.registry.rules.current, now, settings)
 
         await transact(self.pool, work)
 

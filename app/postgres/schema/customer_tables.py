@@ -68,6 +68,18 @@ older_points = Table(
     comment="Points that a customer's state is too small for; a state loads them when they leave a window.",
 )
 
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("customer_id", UUID, nullable=False),
+    Column("number", BigInteger, nullable=False, comment="messages in the state, divided by the number between two"),
+    Column("at", Instant, nullable=False, comment="instant up to which the state contains the log"),
+    Column("revision", BigInteger, nullable=False, comment="highest rule number that the state is complete for"),
+    Column("state", LargeBinary, nullable=False, comment="projection.state.State in MessagePack; SQL never reads it"),
+    PrimaryKeyConstraint("customer_id", "number", name="checkpoints_pkey"),
+    comment="Earlier states of customers with long histories, from which a replay continues.",
+)
+
 transitions = Table(
     "transitions",
     metadata,
