@@ -19,6 +19,7 @@ import structlog
 from app.config import Settings
 from app.errors import Overloaded, Rejection, RejectionCode
 from app.formats.segment import Parsed
+from app.identity.object_owners import attribute_objects
 from app.identity.resolver import NeighbourhoodTooLarge
 from app.ingest.erasure_queue import RequestedErasure, queue_erasures
 from app.ingest.event_log import QuarantineRow, append_messages, defer_messages, encode_original, record_conflicts
@@ -352,8 +353,10 @@ class GroupCommit:
         except UNREACHABLE as error:
             raise Overloaded from error
         except NeighbourhoodTooLarge as error:
-            await self._defer_crowded(entries, error)
-            others = [entry for entry in entries if not error.concerns(entry.message)]
+            # A message that names only an object has the large neighbourhood of the object's owner.
+            crowded = [entry for entry in entries if error.concerns(entry.message)] or entries
+            await self._defer_crowded(crowded, error)
+            others = [] if crowded is entries else [entry for entry in entries if not error.concerns(entry.message)]
             if others or extra_rows:
                 await self._store(others, extra_rows, failed_alone)
         except Exception as error:
@@ -373,9 +376,8 @@ class GroupCommit:
         else:
             self._report_outcome(stored)
 
-    async def _defer_crowded(self, entries: Sequence[_Entry], error: NeighbourhoodTooLarge) -> None:
+    async def _defer_crowded(self, crowded: Sequence[_Entry], error: NeighbourhoodTooLarge) -> None:
         """Append the messages that need a large part of the identity graph, and let the worker project them."""
-        crowded = [entry for entry in entries if error.concerns(entry.message)]
         reason = type(error).__name__
         log.warning("messages.deferred", messages=len(crowded), reason=reason)
         try:
@@ -430,6 +432,7 @@ class GroupCommit:
         defer_reason: str | None = None,
     ) -> _FlushOutcome:
         """Run the steps of a flush inside the caller's transaction. The step names are labels of a metric."""
+        entries = await _attribute_objects(connection, entries)
         first, twins = _separate_twins(entries)
         with self._metrics.time_step("append"):
             revision, fresh_keys = await append_messages(
@@ -474,6 +477,15 @@ def _resolve(request: PendingRequest, answer: Receipt | Overloaded) -> None:
         request.answer.set_result(answer)
     else:
         request.answer.set_exception(answer)
+
+
+async def _attribute_objects(connection: Connection, entries: Sequence[_Entry]) -> Sequence[_Entry]:
+    """Return the entries with messages that name persons instead of objects; see ``app.identity.object_owners``."""
+    messages = [entry.message for entry in entries]
+    attributed = await attribute_objects(connection, messages)
+    if attributed is messages:
+        return entries
+    return [msgspec.structs.replace(entry, message=message) for entry, message in zip(entries, attributed, strict=True)]
 
 
 def _enter_outcomes(stored: _FlushOutcome) -> None:

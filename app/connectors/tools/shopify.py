@@ -6,8 +6,8 @@ HMAC-SHA256 that covers the body but not the headers, so the message id never de
 - "Order Completed" comes from ``orders/create`` only, which Shopify sends once per checkout, paid or not.
 - Topics that happen once have the topic and the resource's id as message id, so that two subscriptions count once.
   Other topics have a hash of topic and body.
-- A refund or a shipment contains its order but not its customer. The identity ``shopify_order`` links it to the
-  customer of that order, in any order of arrival.
+- A refund or a shipment contains its order but not its customer. The object ``shopify_order`` links it to the customer
+  of that order, in any order of arrival; see :mod:`app.identity.object_owners`.
 
 Source: https://shopify.dev/docs/apps/build/webhooks and
 https://shopify.dev/docs/apps/build/webhooks/subscribe/https

@@ -100,6 +100,18 @@ links = Table(
 )
 Index("links_of_stronger", links.c.stronger)
 
+object_owners = Table(
+    "object_owners",
+    metadata,
+    Column("id", UUID, primary_key=True, comment="16-byte hash of kind and value, like the id of an identity"),
+    Column("kind", Text, nullable=False, comment="kind of object, for example shopify_order"),
+    Column("value", Text, nullable=False),
+    Column("owner_kind", Text, comment="identity of the person; null until a message names one"),
+    Column("owner_value", Text),
+    Column("is_identity", Boolean, nullable=False, comment="whether a message named the object before its owner"),
+    comment="Objects of persons, such as orders. Messages that name only the object belong to its owner.",
+)
+
 deferred = Table(
     "deferred",
     metadata,
