@@ -221,7 +221,7 @@ class Settings(BaseSettings):
         10,
         ge=1,
         le=100,
-        description="Maximum share of time that backfills use while at least 20 messages arrive per second, in "
+        description="Maximum share of time that backfills use while at least 50 messages arrive per second, in "
         "percent. Changes of customers that are due may use three times as much.",
     )
     public_traits: tuple[str, ...] = Field((), description="Declared traits that pages may read, as a JSON list.")

@@ -9,7 +9,7 @@ from typing import Final
 
 from app.postgres.pool import Connection
 
-_BUSY_MESSAGES_PER_SECOND: Final = 20
+_BUSY_MESSAGES_PER_SECOND: Final = 50
 """Rate of accepted messages from which ingestion counts as busy. Below it, background work needs no pauses."""
 
 _BUSY_SECONDS: Final = 2.0

@@ -67,6 +67,19 @@ class Replay(msgspec.Struct):
     checkpoint: Checkpoint | None = None
 
     @property
+    def waits_for_worker(self) -> bool:
+        """True for a live message of a long history that was already left to the worker.
+
+        Each further attempt in a flush would probably fail too, and cost as much as the limits allow.
+        """
+        return (
+            self.new_messages > 0
+            and self.is_continuable
+            and self.customer.origins[0].stale
+            and self.messages_total >= CHECKPOINT_MESSAGES
+        )
+
+    @property
     def messages_total(self) -> int:
         """Approximate number of messages of the customer."""
         return self.new_messages + sum(count_messages(row.state) for row in self.customer.origins)
@@ -118,7 +131,9 @@ def split_by_budget(replays: Sequence[Replay], messages_max: int) -> tuple[list[
     """
     affordable: list[Replay] = []
     postponed: list[Replay] = []
-    for replay in sorted(replays, key=lambda replay: replay.cost):
+    postponed += [replay for replay in replays if replay.waits_for_worker]
+    candidates = [replay for replay in replays if not replay.waits_for_worker]
+    for replay in sorted(candidates, key=lambda replay: replay.cost):
         messages_max -= replay.cost
         (affordable if messages_max >= 0 else postponed).append(replay)
     return affordable, postponed

@@ -14,7 +14,7 @@ from app.projection.fold import EVALUATIONS_UNLIMITED, POINTS_UNLIMITED, Transit
 from app.projection.state import Input, State
 from app.rules.engine.ruleset import Ruleset
 
-SLICE_SECONDS: Final = 0.005
+SLICE_SECONDS: Final = 0.002
 """Time after which a computation gives way. A loop that serves requests is held for about twice this time at most."""
 
 

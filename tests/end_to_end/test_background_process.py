@@ -16,6 +16,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.hot_customer import (
+    USER,
+    define_rules,
+    median_read_seconds,
+    send_one,
+    wait_until_projected,
+)
+from tests.support.hot_customer import send_history as send_history_of
 from tests.support.quiet_customer import quiet_customer
 from tests.support.server_process import Client, Server
 
@@ -114,6 +122,21 @@ async def test_ingestion_does_not_wait_for_a_preview(hot_server: Server) -> None
     # Generous, because other tests use the same cores; the issue's bound is checked by tests/hostile.
     assert latencies.percentile(90) < 0.5, latencies
     assert latencies.percentile(100) < 3, latencies
+
+
+async def test_hot_customer_delays_nobody_and_is_projected(make_server: MakeServer, database_url: str) -> None:
+    """A long history, late touchpoints and reads, with a quiet customer beside; tests/hostile has the tight bounds."""
+    server = make_server(database_url, SEGUE_BACKGROUND_PROCESS="true", SEGUE_FLUSH_EVALUATIONS_MAX="5000").start()
+    async with server.client() as client:
+        await define_rules(client, 1)
+        async with quiet_customer(server) as latencies:
+            assert await send_history_of(client, USER, 3_000, days=3) > 0, "the limit of evaluations is never reached"
+            await wait_until_projected(client, 60)
+            for number in range(20):
+                assert (await send_one(client, USER, 10**9 + number, seconds_late=number % 2))[1]
+            assert await median_read_seconds(client) < 1
+    assert latencies.failures == 0
+    assert latencies.percentile(90) < 0.5, latencies
 
 
 async def test_preview_ends_when_its_caller_disconnects(hot_server: Server) -> None:
