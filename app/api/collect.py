@@ -36,7 +36,7 @@ from app.http.dependencies import get_services
 from app.http.direct_route import DirectRoute, Handler
 from app.http.responses import JSON, encode_json, json_response
 from app.http.write_keys import authenticate_write_key, read_authorization_key
-from app.ingest.group_commit import Receipt
+from app.ingest.pending_request import Receipt
 from app.ingest.submit import Submission
 from app.registry.access import WriteKeyGrant
 from app.touchpoint import SourceView

@@ -33,7 +33,7 @@ from app.http.bodies import read_body
 from app.http.dependencies import get_services
 from app.http.direct_route import Handler
 from app.http.responses import json_response
-from app.ingest.group_commit import Receipt
+from app.ingest.pending_request import Receipt
 from app.touchpoint import SourceView
 
 _CUSTOMER_PATH: Final = "/api/v1/customers/{id}"

@@ -29,7 +29,7 @@ from app.http.direct_route import DirectRoute
 from app.http.middleware import IS_HEAD
 from app.http.responses import json_response
 from app.http.schema_types import KEY_PATTERN
-from app.ingest.group_commit import Receipt
+from app.ingest.pending_request import Receipt
 from app.ingest.submit import Submission
 from app.ingest.used_tokens import claim_token
 from app.registry.webhook_secrets import WebhookSource

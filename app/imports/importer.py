@@ -20,7 +20,7 @@ from app.config import Settings
 from app.errors import Overloaded
 from app.formats import segment
 from app.imports.rows import FilePosition, FileReader, ImportRow
-from app.ingest.group_commit import Receipt
+from app.ingest.pending_request import Receipt
 from app.ingest.submit import Ingest, Submission
 from app.postgres.pool import Clock
 from app.touchpoint import SourceView

@@ -18,18 +18,25 @@ import structlog
 
 from app.config import Settings
 from app.errors import Overloaded, Rejection, RejectionCode
-from app.formats.segment import Parsed
 from app.identity.object_owners import attribute_objects
 from app.identity.resolver import NeighbourhoodTooLarge
-from app.ingest.erasure_queue import RequestedErasure, queue_erasures
+from app.ingest.erasure_queue import queue_erasures
 from app.ingest.event_log import QuarantineRow, append_messages, defer_messages, encode_original, record_conflicts
+from app.ingest.pending_request import (
+    NO_EXTRA_ROWS,
+    Entry,
+    ExtraRows,
+    FlushOutcome,
+    PendingRequest,
+    Receipt,
+    enter_outcomes,
+    separate_twins,
+)
 from app.ingest.source_stats import SourceStats
 from app.observability.metrics import Metrics
 from app.postgres.pool import UNREACHABLE, Clock, Connection, Pool, transact
 from app.projection.project import project_messages
 from app.registry.registry import Registry
-from app.touchpoint import Message, Trust, Warning
-from app.tracking_plan.check import MessagePlace, PlanViolation
 
 log = structlog.get_logger(__name__)
 
@@ -50,103 +57,6 @@ _EXPRESS_FLUSHES_MAX: Final = 3
 """Maximum number of flushes of small requests beside slow ones."""
 
 _SMALL_REQUEST_MESSAGES: Final = 10
-
-
-class Receipt(msgspec.Struct):
-    """The outcome of one request. ``accepted``, ``duplicate`` and ``rejected`` add up to its number of messages."""
-
-    accepted: int = 0
-    duplicate: int = 0
-    rejected: int = 0
-    projected: bool = True
-    rejections: list[Rejection] = []
-    warnings: list[Warning] = []
-    erasures: int = 0
-    """Number of identities whose erasure was requested and queued."""
-
-
-class PendingRequest(msgspec.Struct):
-    """One parsed request that waits for the transaction that stores it."""
-
-    source: str
-    parsed: Parsed
-    size_bytes: int
-    trust: Trust = "public"
-    violations: dict[MessagePlace, PlanViolation] = {}
-    erasures: Sequence[RequestedErasure] = ()
-    quarantines_rejections: bool = True
-    receipt: Receipt = msgspec.field(default_factory=Receipt)
-    answer: asyncio.Future[Receipt] | None = None
-
-    def __post_init__(self) -> None:
-        receipt = self.receipt
-        receipt.rejected = len(self.parsed.rejections)
-        receipt.rejections = list(self.parsed.rejections)
-        receipt.warnings = list(self.parsed.warnings)
-        receipt.erasures = len(self.erasures)
-
-    @property
-    def is_empty(self) -> bool:
-        """True if the request has nothing to commit."""
-        return not self.parsed.messages and not self.erasures and not self.quarantine_rows
-
-    @property
-    def quarantine_rows(self) -> list[QuarantineRow]:
-        if not self.quarantines_rejections:
-            return []
-        return [
-            QuarantineRow(
-                self.source,
-                self.parsed.received_at,
-                rejection.code,
-                rejection.message,
-                rejection.message_id,
-                rejection.original,
-                rejection.form,
-                self.trust,
-            )
-            for rejection in self.parsed.rejections
-            if rejection.is_quarantined
-        ]
-
-    @property
-    def entries(self) -> list[_Entry]:
-        violations = self.violations
-        return [
-            _Entry(message, index, self.receipt, violations.get((index, message.message_id)) if violations else None)
-            for index, message in self.parsed.messages
-        ]
-
-
-class _Entry(msgspec.Struct):
-    """One message of a flush, with the receipt that reports its outcome."""
-
-    message: Message
-    index: int
-    receipt: Receipt
-    violation: PlanViolation | None = None
-
-
-class _ExtraRows(msgspec.Struct, frozen=True):
-    """Quarantine rows and erasure requests that a flush writes in addition to its messages."""
-
-    quarantine: Sequence[QuarantineRow] = ()
-    erasures: Sequence[RequestedErasure] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.quarantine or self.erasures)
-
-
-_NO_EXTRA_ROWS: Final = _ExtraRows()
-
-
-class _FlushOutcome(msgspec.Struct):
-    """The outcome of one transaction, entered into receipts only after its COMMIT."""
-
-    fresh: list[_Entry]
-    duplicates: list[_Entry]
-    unprojected_keys: AbstractSet[bytes]
-    """Keys of new messages that the worker will project."""
 
 
 class GroupCommit:
@@ -219,7 +129,7 @@ class GroupCommit:
                 transaction = connection.transaction()
                 await transaction.start()
                 try:
-                    _enter_outcomes(await self._write(connection, request.entries, _ExtraRows((), request.erasures)))
+                    enter_outcomes(await self._write(connection, request.entries, ExtraRows((), request.erasures)))
                 finally:
                     await transaction.rollback()
         except UNREACHABLE as error:
@@ -283,7 +193,7 @@ class GroupCommit:
 
     async def _flush(self, requests: Sequence[PendingRequest]) -> None:
         entries = [entry for request in requests for entry in request.entries]
-        extra_rows = _ExtraRows(
+        extra_rows = ExtraRows(
             [row for request in requests for row in request.quarantine_rows],
             [erasure for request in requests for erasure in request.erasures],
         )
@@ -321,12 +231,12 @@ class GroupCommit:
         for warning in receipt.warnings:
             self._source_stats.count_warning(request.source, warning)
 
-    def _report_outcome(self, stored: _FlushOutcome) -> None:
+    def _report_outcome(self, stored: FlushOutcome) -> None:
         """Add a committed outcome to receipts and statistics.
 
         Plan violations are counted for new messages only, because those of a duplicate were counted before.
         """
-        _enter_outcomes(stored)
+        enter_outcomes(stored)
         if not stored.fresh:
             return
         with _log_failures():
@@ -337,7 +247,7 @@ class GroupCommit:
                     self._source_stats.count_violation(entry.violation)
 
     async def _store(
-        self, entries: Sequence[_Entry], extra_rows: _ExtraRows = _NO_EXTRA_ROWS, failed_alone: list[str] | None = None
+        self, entries: Sequence[Entry], extra_rows: ExtraRows = NO_EXTRA_ROWS, failed_alone: list[str] | None = None
     ) -> None:
         """Store entries in one transaction. If it fails, store the two halves separately, and so on recursively.
 
@@ -376,19 +286,19 @@ class GroupCommit:
         else:
             self._report_outcome(stored)
 
-    async def _defer_crowded(self, crowded: Sequence[_Entry], error: NeighbourhoodTooLarge) -> None:
+    async def _defer_crowded(self, crowded: Sequence[Entry], error: NeighbourhoodTooLarge) -> None:
         """Append the messages that need a large part of the identity graph, and let the worker project them."""
         reason = type(error).__name__
         log.warning("messages.deferred", messages=len(crowded), reason=reason)
         try:
             stored = await transact(
-                self._pool, lambda connection: self._write(connection, crowded, _NO_EXTRA_ROWS, reason)
+                self._pool, lambda connection: self._write(connection, crowded, NO_EXTRA_ROWS, reason)
             )
         except UNREACHABLE as unreachable:
             raise Overloaded from unreachable
         self._report_outcome(stored)
 
-    async def _store_alone(self, entry: _Entry, error: Exception, failed_alone: list[str]) -> None:
+    async def _store_alone(self, entry: Entry, error: Exception, failed_alone: list[str]) -> None:
         """Append a message whose projection failed to the log, and defer its projection to the worker.
 
         If that fails too, quarantine the message.
@@ -397,7 +307,7 @@ class GroupCommit:
         log.error("message.projection_failed", exc_info=error)
         try:
             stored = await transact(
-                self._pool, lambda connection: self._write(connection, [entry], _NO_EXTRA_ROWS, reason)
+                self._pool, lambda connection: self._write(connection, [entry], NO_EXTRA_ROWS, reason)
             )
         except UNREACHABLE as unreachable:
             raise Overloaded from unreachable
@@ -407,7 +317,7 @@ class GroupCommit:
             self._report_outcome(stored)
             failed_alone.append(reason)
 
-    async def _quarantine(self, entry: _Entry, error: Exception) -> None:
+    async def _quarantine(self, entry: Entry, error: Exception) -> None:
         message, code = entry.message, RejectionCode.UNSTORABLE
         reason = f"{code.meaning} ({type(error).__name__})"
         rejection = Rejection(entry.index, code, reason, message.message_id, encode_original(message))
@@ -420,20 +330,20 @@ class GroupCommit:
             rejection.original,
             trust=message.trust,
         )
-        await self._store([], _ExtraRows([row]))
+        await self._store([], ExtraRows([row]))
         entry.receipt.rejected += 1
         entry.receipt.rejections.append(rejection)
 
     async def _write(
         self,
         connection: Connection,
-        entries: Sequence[_Entry],
-        extra_rows: _ExtraRows,
+        entries: Sequence[Entry],
+        extra_rows: ExtraRows,
         defer_reason: str | None = None,
-    ) -> _FlushOutcome:
+    ) -> FlushOutcome:
         """Run the steps of a flush inside the caller's transaction. The step names are labels of a metric."""
         entries = await _attribute_objects(connection, entries)
-        first, twins = _separate_twins(entries)
+        first, twins = separate_twins(entries)
         with self._metrics.time_step("append"):
             revision, fresh_keys = await append_messages(
                 connection, list(first), [entry.message for entry in first.values()], extra_rows.quarantine
@@ -457,7 +367,7 @@ class GroupCommit:
             now = max(self._clock.now(), max(message.received_at for message in messages))
             with self._metrics.time_step("project"):
                 unprojected_keys = await project_messages(connection, messages, ruleset, now, self._settings)
-        return _FlushOutcome(fresh, twins, unprojected_keys)
+        return FlushOutcome(fresh, twins, unprojected_keys)
 
 
 @contextmanager
@@ -479,34 +389,10 @@ def _resolve(request: PendingRequest, answer: Receipt | Overloaded) -> None:
         request.answer.set_exception(answer)
 
 
-async def _attribute_objects(connection: Connection, entries: Sequence[_Entry]) -> Sequence[_Entry]:
+async def _attribute_objects(connection: Connection, entries: Sequence[Entry]) -> Sequence[Entry]:
     """Return the entries with messages that name persons instead of objects; see ``app.identity.object_owners``."""
     messages = [entry.message for entry in entries]
     attributed = await attribute_objects(connection, messages)
     if attributed is messages:
         return entries
     return [msgspec.structs.replace(entry, message=message) for entry, message in zip(entries, attributed, strict=True)]
-
-
-def _enter_outcomes(stored: _FlushOutcome) -> None:
-    for entry in stored.fresh:
-        entry.receipt.accepted += 1
-    for entry in stored.duplicates:
-        entry.receipt.duplicate += 1
-    if stored.unprojected_keys:
-        for entry in stored.fresh:
-            if entry.message.key in stored.unprojected_keys:
-                entry.receipt.projected = False
-
-
-def _separate_twins(entries: Sequence[_Entry]) -> tuple[dict[bytes, _Entry], list[_Entry]]:
-    """Return the first entry of each message key, and the later entries with the same keys.
-
-    The first entries are in key order, so that concurrent flushes lock rows in the same order.
-    """
-    first: dict[bytes, _Entry] = {}
-    twins: list[_Entry] = []
-    for entry in entries:
-        if first.setdefault(entry.message.key, entry) is not entry:
-            twins.append(entry)
-    return dict(sorted(first.items())), twins

@@ -23,7 +23,8 @@ import structlog
 from app.config import Settings
 from app.formats.segment import Envelope, Parsed, normalise
 from app.ingest.erasure_queue import RequestedErasure, build_erasures
-from app.ingest.group_commit import GroupCommit, PendingRequest, Receipt
+from app.ingest.group_commit import GroupCommit
+from app.ingest.pending_request import PendingRequest, Receipt
 from app.ingest.source_stats import SourceStats
 from app.observability.metrics import Metrics
 from app.postgres.pool import Clock, Pool

@@ -17,7 +17,7 @@ import structlog
 from app.config import Settings
 from app.errors import InvalidBody, NotFound, Overloaded, RejectionCode
 from app.ingest.event_log import CONFLICTING_TWIN, mark_replayed
-from app.ingest.group_commit import Receipt
+from app.ingest.pending_request import Receipt
 from app.ingest.submit import Ingest, Submission
 from app.postgres.pool import Clock, Pool
 from app.quarantine.patch import Patch, Unpatchable, reparse_patched

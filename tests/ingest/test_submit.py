@@ -14,7 +14,7 @@ from app.formats import segment
 from app.ingest import group_commit, submit
 from app.ingest.erasure_queue import queue_erasures
 from app.ingest.event_log import append_messages
-from app.ingest.group_commit import Receipt
+from app.ingest.pending_request import Receipt
 from app.ingest.submit import Submission
 from app.postgres.pool import transact
 from app.projection.project import project_messages

@@ -12,7 +12,7 @@ from typing import Any, cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.ingest.group_commit import Receipt
+from app.ingest.pending_request import Receipt
 from app.touchpoint import DAY, HOUR, Trust, VouchedVisitor
 from tests.support.pipeline import Pipeline, item, running_pipeline
 from tests.support.reference_model import Definitions, SentMessage, current_values, customers, intervals, of_customer

@@ -12,7 +12,7 @@ import pytest
 from app.background import worker
 from app.errors import Rejection, RejectionCode
 from app.formats.segment import Parsed
-from app.ingest.group_commit import PendingRequest
+from app.ingest.pending_request import PendingRequest
 from app.postgres.pool import Connection
 from app.projection import project as project_module
 from app.projection import replays

@@ -13,7 +13,7 @@ import msgspec
 from app.background.worker import Worker
 from app.config import Settings
 from app.formats import segment
-from app.ingest.group_commit import Receipt
+from app.ingest.pending_request import Receipt
 from app.ingest.submit import Ingest, Submission
 from app.observability.metrics import Metrics
 from app.postgres.partitions import create_monthly_partitions
