@@ -125,16 +125,24 @@ class GroupCommit:
         Raise Overloaded if the database is unreachable.
         """
         try:
-            async with self._pool.acquire() as connection:
-                transaction = connection.transaction()
-                await transaction.start()
-                try:
-                    enter_outcomes(await self._write(connection, request.entries, ExtraRows((), request.erasures)))
-                finally:
-                    await transaction.rollback()
+            try:
+                outcome = await self._write_and_roll_back(request)
+            except NeighbourhoodTooLarge as error:
+                outcome = await self._write_and_roll_back(request, defer_reason=type(error).__name__)
         except UNREACHABLE as error:
             raise Overloaded from error
+        enter_outcomes(outcome)
         return request.receipt
+
+    async def _write_and_roll_back(self, request: PendingRequest, defer_reason: str | None = None) -> FlushOutcome:
+        async with self._pool.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                extra_rows = ExtraRows((), request.erasures)
+                return await self._write(connection, request.entries, extra_rows, defer_reason)
+            finally:
+                await transaction.rollback()
 
     def _flush_if_due(self) -> None:
         """Start a flush if none is in flight, or another one if many messages wait or all flushes in flight are slow.

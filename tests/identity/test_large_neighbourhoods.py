@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
+import msgspec
+
+from app.formats import segment
+from app.ingest.pending_request import Receipt
+from app.ingest.submit import Submission
 from app.touchpoint import SECOND
 from tests.support.pipeline import Pipeline, item, running_pipeline
 from tests.support.reference_model import SentMessage, customers
@@ -26,6 +32,14 @@ async def send_all(pipeline: Pipeline, messages: list[SentMessage]) -> bool:
     return all(receipt.projected for receipt in receipts)
 
 
+async def dry_run(pipeline: Pipeline, message: SentMessage) -> Receipt:
+    body = json.dumps({"batch": [item(message)]}).encode()
+    view = msgspec.structs.replace(pipeline.registry.access.current.sources["default"], trust="server")
+    envelope = segment.read(body, "batch", pipeline.settings.limits)
+    submission = Submission(source=view, envelope=envelope, received_at=NOW, size_bytes=len(body))
+    return (await pipeline.ingest.dry_run(submission)).receipt
+
+
 async def test_worker_decides_links_of_a_large_neighbourhood(database_url: str) -> None:
     """Thirty users share a device. An early message moves the device, which concerns all of them."""
     shared = [claim(100 + number, f"u{number}", "device") for number in range(30)]
@@ -33,6 +47,8 @@ async def test_worker_decides_links_of_a_large_neighbourhood(database_url: str) 
     quiet = claim(2, "quiet", "other")
     async with running_pipeline(database_url, NOW, neighbours_max=NEIGHBOURS_MAX) as pipeline:
         assert await send_all(pipeline, shared), "later conflicts change no other link"
+        trial = await dry_run(pipeline, late)
+        assert (trial.accepted, trial.projected) == (1, False)
         late_receipt, quiet_receipt = await asyncio.gather(pipeline.send([item(late)]), pipeline.send([item(quiet)]))
         assert (late_receipt.accepted, late_receipt.projected) == (1, False)
         assert (quiet_receipt.accepted, quiet_receipt.projected) == (1, True)
