@@ -55,7 +55,7 @@ ORDER BY t.occurred_at FETCH FIRST ($4) ROWS WITH TIES
 
 _COUNT_UNTIL = """
 SELECT count(*) FROM identities i JOIN touchpoints t ON t.identity_id = i.id
-WHERE i.customer_id = $1 AND t.occurred_at <= $2
+WHERE i.customer_id = $1 AND ($2::timestamptz IS NULL OR t.occurred_at <= $2)
 """
 
 _HAS_MORE = """
@@ -234,8 +234,8 @@ async def read_inputs_after(
     return inputs
 
 
-async def count_messages_until(connection: Connection, customer_id: bytes, until: int) -> int:
-    """Return the number of the customer's messages in the log up to this instant."""
+async def count_messages_until(connection: Connection, customer_id: bytes, until: int | None) -> int:
+    """Return the number of the customer's messages in the log up to this instant, or of all for None."""
     count: int = await connection.fetchval(_COUNT_UNTIL, customer_id, until)
     return count
 

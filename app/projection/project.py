@@ -93,7 +93,7 @@ async def refresh_customers(
     if long_rows:
         row = random.choice(long_rows)  # One that cannot advance must not stop the others.
         result = await advance_long_replay(connection, row, ruleset, now, settings.series_points_max)
-        if result in ("complete", "impossible"):
+        if result == "complete":
             ready.append(row.id)
         advanced = result == "advanced"
     locked_rows = await lock_customers(connection, ready, wait=False)

@@ -33,16 +33,19 @@ from app.projection.log_replay import (
     replay_log,
 )
 from app.projection.older_points import move_older_points
-from app.projection.state import State, count_messages, read_state, write_state
+from app.projection.state import State, count_messages, is_truncated_state, read_state, write_state
 from app.projection.state_limits import limit_replayed_state
 from app.projection.stored_intervals import read_intervals, read_intervals_after
 from app.projection.time_slices import TimeSlices
-from app.projection.writes import ProjectedCustomer, write_customers
+from app.projection.writes import SWEEP_NOW, ProjectedCustomer, write_customers
 from app.rules.engine.point_series import SCANNED_POINTS_MAX
 from app.rules.engine.ruleset import Ruleset
 
 POINTS_PER_MESSAGE: Final = 25
 """Number of points whose scan by a rule takes about as long as the replay of one message without scans."""
+
+_WAIT_PER_MESSAGE: Final = 5_000
+"""Microseconds for each message of a customer whose whole log must be replayed, between two replays by the worker."""
 
 LOCKED_MESSAGES_MAX: Final = CHECKPOINT_MESSAGES
 """Maximum number of messages that a worker replays while it holds the customer's lock."""
@@ -180,6 +183,17 @@ async def replay_customers(
     """
     ids = [customer.id for customer in customers]
     replayed = await replay_log(connection, ids, ruleset, now, rewinds=True, evaluations_max=evaluations_max)
+    return await _build_replayed(connection, customers, replayed, ruleset, points_max, writes)
+
+
+async def _build_replayed(
+    connection: Connection,
+    customers: Sequence[ResolvedCustomer],
+    replayed: Mapping[bytes, ReplayedCustomer],
+    ruleset: Ruleset,
+    points_max: int,
+    writes: IntervalWrites,
+) -> list[ProjectedCustomer]:
     complete = [customer for customer in customers if customer.id not in replayed or replayed[customer.id].is_complete]
     customer_ids = {row.id for customer in complete for row in customer.origins} | {one.id for one in complete}
     stored_intervals = await read_intervals(connection, customer_ids)
@@ -200,16 +214,25 @@ async def replay_customers(
 
 
 def mark_stale(customer: ResolvedCustomer, messages: int, ruleset: Ruleset, now: int) -> ProjectedCustomer:
-    """Return the customer ready to be written as stale: reads replay it, and the worker replays it soon."""
+    """Return the customer ready to be written as stale: reads replay it, and the worker replays it soon.
+
+    If a checkpoint cannot hold the customer's state, a replay reads the whole log, and the worker waits in proportion.
+    """
     state = State(born=now, messages=messages)
-    return ProjectedCustomer(customer, state, write_state(state, ruleset), True, ruleset.fill)
+    origins = customer.origins
+    waits_until = max((row.sweep_at for row in origins if row.stale and row.sweep_at is not None), default=0)
+    if waits_until <= now and messages > LOCKED_MESSAGES_MAX:
+        is_truncated = any(is_truncated_state(row.state) for row in origins if not row.stale)
+        waits_until = now + messages * _WAIT_PER_MESSAGE if is_truncated or ruleset.scans_points else 0
+    sweep_at = waits_until if waits_until > now else SWEEP_NOW
+    return ProjectedCustomer(customer, state, write_state(state, ruleset), True, ruleset.fill, stale_sweep_at=sweep_at)
 
 
-StepResult = Literal["advanced", "complete", "discarded", "impossible"]
+StepResult = Literal["advanced", "complete", "discarded"]
 """Result of one step of a long replay.
 
 ``complete`` means that the latest checkpoint contains the whole log. ``discarded`` means that another transaction has
-locked the customer, or that the log has changed during the step. ``impossible`` means that the state is truncated.
+locked the customer, or that the log has changed during the step.
 """
 
 
@@ -237,7 +260,7 @@ async def advance_long_replay(
     step = await folder.advance_checkpoint(row.id, stored, inputs, until)
     next_checkpoint = build_checkpoint(row.id, until, ruleset.fill, step.state, ruleset)
     if next_checkpoint is None:
-        return "impossible"
+        return await _replay_without_lock(connection, row, ruleset, now, points_max)
     locked = await lock_customers(connection, [row.id], wait=False)
     if not locked or await count_messages_until(connection, row.id, until) != messages_before + len(inputs):
         return "discarded"
@@ -251,6 +274,22 @@ async def advance_long_replay(
     stored_intervals = await read_intervals_after(connection, row.id, after)
     writes = correct_intervals(stored_intervals, replayed, BEGINNING if after is None else after, until)
     await write_customers(connection, stale, writes, now)
+    return "advanced"
+
+
+async def _replay_without_lock(
+    connection: Connection, row: CustomerRow, ruleset: Ruleset, now: int, points_max: int
+) -> StepResult:
+    """Replay the whole log of a customer whose state is truncated, and lock the customer only to write."""
+    messages_before = await count_messages_until(connection, row.id, None)
+    replayed = await replay_log(connection, [row.id], ruleset, now, rewinds=True)
+    locked = await lock_customers(connection, [row.id], wait=False)
+    if not locked or await count_messages_until(connection, row.id, None) != messages_before:
+        return "discarded"
+    writes = IntervalWrites()
+    projected = await _build_replayed(connection, [as_resolved(locked[0])], replayed, ruleset, points_max, writes)
+    await delete_checkpoints(connection, [(row.id, None)])
+    await write_customers(connection, projected, writes, now)
     return "advanced"
 
 

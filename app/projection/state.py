@@ -113,6 +113,7 @@ class _Outline(msgspec.Struct, array_like=True):
     messages: int
     at: int
     born: int | None
+    is_truncated: bool = False
 
 
 class _Declared(msgspec.Struct, array_like=True):
@@ -218,6 +219,11 @@ def json_size(value: object) -> int:
 def count_messages(stored: bytes) -> int:
     """Return the number of messages from which the state was computed. The state may have any revision."""
     return _decode_outline(stored).messages
+
+
+def is_truncated_state(stored: bytes) -> bool:
+    """Return True if the state lost data at its size limit. The state may have any revision but that before numbers."""
+    return _decode_outline(stored).is_truncated
 
 
 def last_decided_at(stored: bytes) -> int:

@@ -21,6 +21,10 @@ _MOVED_AT_ONCE: Final = 256
 """Size of the points that are moved out of a state together, in points. As many of the latest points always stay."""
 
 
+_ENTRIES_PER_POINT: Final = 4
+"""Size limit of a sliding window, in entries for each point of the size limit of a series."""
+
+
 class PointMoves(msgspec.Struct):
     """Changes of the points of one customer that are outside the state.
 
@@ -48,7 +52,7 @@ def split_long_series(state: State, ruleset: Ruleset, points_max: int) -> PointM
         if ruleset.leaves[leaf_id].keeps_points_in_state:
             continue
         leaf_windows = _move_points_of(leaf_id, series.point_series, state, ruleset, moves)
-        if any(window.weight > points_max for window in leaf_windows.values()):
+        if any(window.weight > _ENTRIES_PER_POINT * points_max for window in leaf_windows.values()):
             _truncate(state, series)
         else:
             windows |= leaf_windows

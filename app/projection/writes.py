@@ -34,6 +34,8 @@ class ProjectedCustomer(msgspec.Struct):
     revision: int
     """Highest rule number for which ``stored`` is complete."""
     points: PointMoves = msgspec.field(default_factory=PointMoves)
+    stale_sweep_at: int = SWEEP_NOW
+    """Instant from which the worker replays the customer, if it is stale."""
 
 
 _encode_cause = msgspec.json.Encoder().encode
@@ -154,7 +156,7 @@ def next_sweep_at(projected: ProjectedCustomer, flips: int | None, now: int) -> 
     nothing is due yet and only move the instant.
     """
     if projected.stale:
-        return SWEEP_NOW
+        return projected.stale_sweep_at
     stored_sweep_at = min(
         (row.sweep_at for row in projected.customer.origins if row.sweep_at is not None and row.sweep_at > now),
         default=None,

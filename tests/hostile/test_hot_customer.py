@@ -40,7 +40,7 @@ async def send_for_seconds(client: Client, first_number: int, seconds_late: floa
     return unprojected
 
 
-async def test_hot_customer_delays_nobody(make_server: MakeServer, database_url: str) -> None:
+async def test_hot_customer_does_not_delay_others(make_server: MakeServer, database_url: str) -> None:
     server = make_server(database_url, SEGUE_BACKGROUND_PROCESS="true").start()
     figures: dict[str, Latencies] = {}
     async with server.client() as client:

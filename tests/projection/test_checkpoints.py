@@ -33,6 +33,7 @@ DEFINITIONS = Definitions(
         "peak": {"max": "v", "of": "A", "within": "15h", "gte": 3},
         "colours": {"distinct": "v", "of": "A", "within": "20h", "gte": 3},
         "in-order": {"sequence": [{"did": "A"}, {"did": "B", "within": "7h"}, {"did": "C"}], "within": "3d"},
+        "monthly": {"did": "A", "at_least": 5, "within": "1mo"},
         "often": {"regularly": "A", "at_least": 2, "of_last": 3, "period": "day"},
         "gold": {"trait": "plan", "eq": "gold"},
     },
@@ -111,7 +112,9 @@ async def deliver_and_compare(pipeline: Pipeline, seed: int) -> int:
             await pipeline.worker.fill()
         if rng.random() < 0.4:
             await compare_reads(queries, pipeline.clock.instant, prefix)
+    pipeline.clock.instant += HOUR  # The worker waits before it replays a customer whose state is truncated.
     await pipeline.sweep_all()
+    assert not await pipeline.pool.fetchval("SELECT count(*) FROM customers WHERE stale")
     before = await stored_intervals(pipeline)
     assert await count_differing(pipeline) == 0
     assert await stored_intervals(pipeline) == before
@@ -138,7 +141,11 @@ async def compare_reads(queries: CustomerQueries, now: int, prefix: str) -> None
         assert {(one.key, one.since) for one in customer.segments} == open_segments
 
 
-@pytest.mark.parametrize("limits", [{}, {"flush_evaluations_max": 60}, {"replay_messages_max": 6}], ids=str)
+@pytest.mark.parametrize(
+    "limits",
+    [{}, {"flush_evaluations_max": 60}, {"replay_messages_max": 6}, {"series_points_max": 2}],
+    ids=str,
+)
 @pytest.mark.usefixtures("short_histories_are_long")
 def test_late_messages_of_long_histories_equal_a_replay(database_url: str, limits: dict[str, int]) -> None:
     async def run() -> None:

@@ -22,6 +22,8 @@ from app.rules.engine.point_series import OlderPoints
 from app.rules.engine.ruleset import Ruleset
 from app.rules.engine.series import NeedsReplay
 from app.rules.engine.sliding_window import NeedsOlderPoints
+from app.rules.values import calendar
+from app.touchpoint import DAY
 from tests.rules.engine.test_ruleset_against_reference import (
     CLOCKS,
     RULES_AT_ONCE,
@@ -29,7 +31,7 @@ from tests.rules.engine.test_ruleset_against_reference import (
     transitions_of,
 )
 from tests.support.case_count import case_count
-from tests.support.reference_rules import Evaluator, TrackEntry, order
+from tests.support.reference_rules import Evaluator, TrackEntry, order, rfc3339
 from tests.support.rule_engine import (
     Folded,
     compiled,
@@ -194,6 +196,56 @@ def test_windows_over_many_points_equal_a_scan(
         assert ruleset.compute_traits(actual, now) == ruleset.compute_traits(expected, now)
     releases_touchpoints = "within" in window or "during" in window
     assert customer.loads > 0 or not releases_touchpoints
+
+
+CALENDAR_WINDOWS: tuple[dict[str, Any], ...] = (
+    {"within": "1mo"},
+    {"within": "1mo", "before": "2d"},
+    {"within": "1y"},
+    {"within": "1mo", "during": {"hours": [0, 12]}},
+)
+CALENDAR_STARTS = ("2024-01-28", "2024-10-30", "2023-10-04", "2024-02-08", "2024-02-28", "2023-02-27", "2024-03-01")
+"""First days of four days whose touchpoints leave a window out of order in some timezone: at the end of a
+month, or around a change of clocks."""
+CALENDAR_ZONES = ("America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "America/Sao_Paulo", "UTC")
+
+
+@pytest.mark.parametrize("zone", CALENDAR_ZONES)
+@pytest.mark.parametrize("window", CALENDAR_WINDOWS, ids=str)
+@pytest.mark.parametrize("start", CALENDAR_STARTS)
+def test_calendar_windows_over_many_points_equal_a_scan(
+    window: dict[str, Any], start: str, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = Random(f"{window} {start} {zone}")
+    values: dict[str, Any] = {head: {head: "v", "of": "A", **window} for head in HEADS}
+    values |= {head: {head: "A", **window} for head in ("count", "first_at", "last_at")}
+    monkeypatch.setattr(state_limits, "_MOVED_AT_ONCE", 3)
+    monkeypatch.setattr(point_series, "SCANNED_POINTS_MAX", 2)
+    ruleset = compiled(*(trait(head, value) for head, value in values.items()), timezone=zone)
+    first = rfc3339(f"{start}T00:00:00Z")
+    history = [touchpoint(rng, t) for t in sorted(first + rng.randrange(4 * DAY) for _ in range(24))]
+    customer = StoredCustomer(ruleset, State())
+    for place, entry in enumerate(history):
+        customer.fold([input_from_entry(ruleset, entry)], entry.t)
+        compare_with_scan(customer, history[: place + 1], entry.t, monkeypatch)
+    length = calendar.parse_length(window["within"])
+    leaves = {calendar.add(entry.t, length, zone) + step for entry in history for step in (-1, 0, 1)}
+    for t in sorted(rng.sample(sorted(leaves), 40)):
+        if t > history[-1].t:
+            customer.fold([], t)
+            compare_with_scan(customer, history, t, monkeypatch)
+
+
+def compare_with_scan(
+    customer: StoredCustomer, history: list[TrackEntry], t: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compare the computed traits at ``t`` with those that follow from a scan of all points."""
+    with monkeypatch.context() as scanning:
+        scanning.setattr(point_series, "SCANNED_POINTS_MAX", 10**9)
+        expected = customer.ruleset.compute_traits(folded(customer.ruleset, history, t).state, t)
+    state = read_state(customer.row, customer.ruleset)
+    state.older_points = customer.older_points
+    assert customer.ruleset.compute_traits(state, t) == expected
 
 
 def touchpoint(rng: Random, t: int) -> TrackEntry:

@@ -19,7 +19,7 @@ from app.rules.engine.point_series import PointRetention
 from app.rules.engine.sliding_window import SlidingWindow
 from app.rules.language.references import NamedRule, Reference, find_references
 
-ENGINE_VERSION: Final = 2
+ENGINE_VERSION: Final = 3
 """Part of the digest of the meaning of every rule. Increase it if a change of the engine changes the result of a rule;
 the states of all customers are then backfilled."""
 

@@ -397,7 +397,7 @@ def _counting_retention(
 
 
 def _point_retention(window: Window) -> PointRetention:
-    age_max, scanned = window.age_max, not window.is_monotonic
+    age_max, scanned = window.age_max, not window.enters_in_order
     if age_max is None:
         return PointRetention(all_points=True, scanned=scanned)
     return PointRetention(window=age_max, scanned=scanned)

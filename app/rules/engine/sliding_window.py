@@ -4,14 +4,18 @@ A window admits touchpoints in the order of their instants and releases them in 
 inside it are always a range of positions, and a :class:`SlidingState` moves both ends of this range forward as time
 passes. Each touchpoint is added once and removed once.
 
+A window with a length in months releases some touchpoints in another order. Before any of them can leave, they wait in
+a queue that is ordered by the instant at which they leave.
+
 The position of a touchpoint is the number of touchpoints that were added to its series before it.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
+from heapq import heappop, heappush
+from operator import attrgetter, itemgetter
 from typing import Any, Final, Literal, NamedTuple, Protocol, assert_never
 
 import msgspec
@@ -32,6 +36,9 @@ HEADS_WITHOUT_PATH: Final = frozenset({"count", "first_at", "last_at"})
 """Heads that aggregate the touchpoints themselves, not a property."""
 
 _VALUE_COLUMN: Final = 2
+
+_QUEUED_PER_ENTRY: Final = 4
+"""Number of queued touchpoints that count as one entry of a state towards its size limit."""
 
 
 class NeedsOlderPoints(NeedsReplay):
@@ -63,26 +70,32 @@ class SlidingState(msgspec.Struct, array_like=True):
     number_count: int = 0
     sum: PackedValue = 0
     extremes: list[tuple[int, PackedValue]] = []
-    """For ``min`` and ``max``: (position, value) of each touchpoint inside that is more extreme than all later ones."""
+    """For ``min`` and ``max``: (position, value) of each touchpoint inside that is more extreme than all later ones. If
+    touchpoints leave out of order: (instant of leaving, value), and more extreme than all that leave later."""
     frequencies: dict[str, ValueFrequency] = {}
     """For ``distinct`` and ``most_frequent``: digest of a value -> its frequency. ``latest`` is a position."""
     first_value: PackedValue = None
     last_value: PackedValue = None
     """Value of the oldest and of the latest touchpoint inside that has one; for ``first_at`` and ``last_at`` its
     instant."""
+    queue: list[tuple[int, int]] = []
+    """Heap of (instant of leaving, position) of touchpoints inside that may leave before an earlier one."""
+    next_unqueued: int = 0
+    """Position of the oldest touchpoint inside that is not in the queue; used only with the queue."""
 
     def copy(self) -> SlidingState:
         """Return a copy that shares no mutable part."""
         return msgspec.structs.replace(
             self,
             extremes=list(self.extremes),
+            queue=list(self.queue),
             frequencies={digest: msgspec.structs.replace(value) for digest, value in self.frequencies.items()},
         )
 
     @property
     def weight(self) -> int:
-        """Size of the state in points, for the size limit of a series."""
-        return len(self.extremes) + len(self.frequencies)
+        """Size of the state in entries. Those of the queue are small, and most days it is empty."""
+        return len(self.extremes) + len(self.frequencies) + len(self.queue) // _QUEUED_PER_ENTRY
 
     @property
     def next_edge(self) -> int | None:
@@ -116,6 +129,7 @@ class SlidingWindow(NamedTuple):
     head: AggregateHead
     uses_zone: bool
     never_releases: bool
+    leaves_in_order: bool
     """Properties of ``window``, which every evaluation reads."""
 
     def advance(self, facts: SlidingFacts, t: int) -> SlidingState:
@@ -139,7 +153,10 @@ class SlidingWindow(NamedTuple):
             if is_entering:
                 self._admit(state, points, t)
             if state.next_leave <= t:
-                self._release(state, points, t)
+                if self.leaves_in_order:
+                    self._release(state, points, t)
+                else:
+                    self._release_queued(state, points, t)
         return state
 
     def first_needed(self, facts: SlidingFacts, state: SlidingState) -> int:
@@ -182,7 +199,9 @@ class SlidingWindow(NamedTuple):
                 assert_never(self.head)
 
     def find_nth_leave(self, series: Series, state: SlidingState, n: int) -> int | None:
-        """Return when the n-th of the touchpoints inside leaves; ``None`` if that is unknown without older points."""
+        """Return when the n-th of the touchpoints inside leaves; ``None`` if that is not known."""
+        if not self.leaves_in_order:
+            return None
         return self._find_edge(series, state.zone, state.first + n - 1, edge=1)
 
     def find_nth_enter(self, series: Series, state: SlidingState, n: int) -> int | None:
@@ -225,6 +244,51 @@ class SlidingWindow(NamedTuple):
         state.next_leave = INFINITE
         state.first_value = state.last_value = None
 
+    def _release_queued(self, state: SlidingState, points: _Points, t: int) -> None:
+        bound = self._enqueue(state, points, t)
+        queue, count_before = state.queue, state.count
+        while queue and queue[0][0] <= t:
+            leave, position = heappop(queue)
+            point = points.at(position)
+            self._remove(state, position, point, leave)
+            if self.head == "most_frequent":
+                self._restore_latest(state, points, position, point)
+        state.next_leave = min(queue[0][0] if queue else INFINITE, bound)
+        if state.count == count_before:
+            return
+        state.first = min((position for _, position in queue), default=state.next_unqueued)
+        if not state.count:
+            state.first_value = state.last_value = None
+            return
+        state.first_value = self._packed_value(points.at(state.first))
+        if state.next_unqueued == state.next_position:
+            state.last_value = self._packed_value(points.at(max(position for _, position in queue)))
+
+    def _enqueue(self, state: SlidingState, points: _Points, t: int) -> int:
+        """Queue the touchpoints after which one may leave up to ``t``; return when the next ones must be queued."""
+        while state.next_unqueued < state.next_position:
+            point = points.at(state.next_unqueued)
+            enter, leave = self._compute_interval(point, state.zone)
+            if enter < leave:
+                bound = self.window.earliest_leave_from(point[0], leave, state.zone)
+                if bound > t:
+                    return bound
+                heappush(state.queue, (leave, state.next_unqueued))
+            state.next_unqueued += 1
+        return INFINITE
+
+    def _restore_latest(self, state: SlidingState, points: _Points, position: int, point: Point) -> None:
+        """If the latest touchpoint with a value has left before earlier ones, which are all queued, find the latest."""
+        digest = digest_value(unpack_value(self._packed_value(point)))
+        frequency = state.frequencies.get(digest)
+        if frequency is None or frequency.latest != position:
+            return
+        for _, queued in sorted(state.queue, key=_position_of_queued, reverse=True):
+            packed = self._packed_value(points.at(queued))
+            if digest_value(unpack_value(packed)) == digest:
+                frequency.value, frequency.latest = packed, queued
+                return
+
     def _compute_interval(self, point: Point, zone: str) -> tuple[int, int]:
         """Return [enter, leave), which is empty for a touchpoint without a value."""
         if self.head not in HEADS_WITHOUT_PATH and point[_VALUE_COLUMN] is None:
@@ -238,6 +302,10 @@ class SlidingWindow(NamedTuple):
         packed = state.last_value = self._packed_value(point)
         if state.count == 0:
             state.first, state.next_leave, state.first_value = position, leave, packed
+            state.next_unqueued = position
+        if not self.leaves_in_order:
+            bound = self.window.earliest_leave_from(point[0], leave, state.zone)
+            state.next_leave = min(state.next_leave, bound)
         state.count += 1
         match self.head:
             case "sum" | "avg":
@@ -247,8 +315,10 @@ class SlidingWindow(NamedTuple):
                     state.sum = pack_value(add_exactly(unpack_value(state.sum), number))
             case "min" | "max":
                 number = as_number(unpack_value(packed))
-                if number is not None:
+                if number is not None and self.leaves_in_order:
                     self._add_extreme(state.extremes, position, number)
+                elif number is not None:
+                    self._insert_extreme(state.extremes, leave, number)
             case "distinct" | "most_frequent":
                 digest = digest_value(unpack_value(packed))
                 frequency = state.frequencies.get(digest)
@@ -268,7 +338,27 @@ class SlidingWindow(NamedTuple):
             extremes.pop()
         extremes.append((position, pack_value(number)))
 
-    def _remove(self, state: SlidingState, position: int, point: Point) -> None:
+    def _insert_extreme(self, extremes: list[tuple[int, PackedValue]], leave: int, number: Number) -> None:
+        """Insert an extreme by the instant at which it leaves, and delete those that it makes irrelevant."""
+        place = bisect_left(extremes, leave, key=_leave_of)
+        if place < len(extremes) and self._is_as_extreme(extremes[place][1], number):
+            return
+        first = place
+        while first and not self._is_as_extreme(extremes[first - 1][1], number, strictly=True):
+            first -= 1
+        last = place
+        while last < len(extremes) and extremes[last][0] == leave:
+            last += 1
+        extremes[first:last] = [(leave, pack_value(number))]
+
+    def _is_as_extreme(self, packed: PackedValue, number: Number, *, strictly: bool = False) -> bool:
+        value: Number = unpack_value(packed)
+        if value == number:
+            return not strictly
+        return value > number if self.head == "max" else value < number
+
+    def _remove(self, state: SlidingState, position: int, point: Point, leave: int | None = None) -> None:
+        """Remove a touchpoint; ``leave`` is given if it can be out of order."""
         packed = self._packed_value(point)
         state.count -= 1
         match self.head:
@@ -279,7 +369,8 @@ class SlidingWindow(NamedTuple):
                     rest = add_exactly(unpack_value(state.sum), -number)
                     state.sum = pack_value(rest) if state.number_count else 0
             case "min" | "max":
-                if state.extremes and state.extremes[0][0] == position:
+                key = position if leave is None else leave
+                if state.extremes and state.extremes[0][0] <= key:
                     del state.extremes[0]
             case "distinct" | "most_frequent":
                 digest = digest_value(unpack_value(packed))
@@ -316,3 +407,5 @@ class _Points:
 
 
 _position_of = attrgetter("position")
+_leave_of = itemgetter(0)
+_position_of_queued = itemgetter(1)

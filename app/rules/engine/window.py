@@ -111,13 +111,18 @@ class Window(NamedTuple):
         return self.within.microseconds
 
     @property
-    def is_monotonic(self) -> bool:
-        """True if touchpoints enter in the order of their instants, and leave in the same order.
+    def enters_in_order(self) -> bool:
+        """True if touchpoints enter in the order of their instants."""
+        return self.before is None or self.before.is_exact
 
-        A calendar length is added to local time, which an hour at the end of summer time repeats. A touchpoint in that
-        hour can leave before an earlier one.
+    @property
+    def leaves_in_order(self) -> bool:
+        """True if touchpoints leave in the order of their instants.
+
+        A calendar length is added to local time. The last days of a long month all leave on the last day of a shorter
+        month, and an hour at the end of summer time is repeated. So a touchpoint can leave before an earlier one.
         """
-        return all(length is None or length.is_exact for length in (self.within, self.before))
+        return self.within is None or self.within.is_exact
 
     @property
     def never_releases(self) -> bool:
@@ -162,6 +167,12 @@ class Window(NamedTuple):
             first, last = calendar.period_bounds(self.during, p, zone)
             enter, leave = max(enter, first), min(leave, last)
         return enter, leave
+
+    def earliest_leave_from(self, p: int, leave: int, zone: str) -> int:
+        """Return a lower bound of when a touchpoint at ``p``, which leaves at ``leave``, or a later one leaves."""
+        if self.within is None or self.within.is_exact:
+            return leave
+        return min(leave, calendar.earliest_from(p, self.within, zone))
 
 
 class SplitWindow(NamedTuple):

@@ -37,8 +37,14 @@ _MONTHS_MAX: Final = 1_200
 _EPOCH: Final = datetime(1970, 1, 1)
 _EPOCH_DAY: Final = _EPOCH.toordinal()
 _MICROSECOND: Final = timedelta(microseconds=1)
+_CACHED_SHIFTS: Final = 4_096
+"""Number of results that are kept: all rules with one length shift the same touchpoint."""
+
 _OFFSET_CHANGE_MAX: Final = 2 * _DAY
 """Microseconds; longer than any change of a UTC offset, which is at most a day (Samoa skipped one in 2011)."""
+
+_REORDERED_MAX: Final = 4 * _DAY + 2 * _OFFSET_CHANGE_MAX
+"""Microseconds; longer than the time by which adding months can reverse the order of two instants."""
 
 
 class Length(NamedTuple):
@@ -79,6 +85,22 @@ def add(p: int, length: Length, zone: str) -> int:
     clock skips moves forward by the skipped time. If the clock shows a wall time twice, the result is the first.
     """
     return _clamp(p + length.microseconds) if length.is_exact else _shift_months(p, length.months, zone)
+
+
+@lru_cache(maxsize=_CACHED_SHIFTS)
+def earliest_from(p: int, length: Length, zone: str) -> int:
+    """Return a lower bound of ``add(q, length, zone)`` for every ``q`` from ``p`` on.
+
+    A month that is too short maps up to four days to one, where the time of day decides. A change of the UTC offset can
+    also reverse the order of two instants; near one, the bound is some days too early.
+    """
+    moved = add(p, length, zone)
+    if length.is_exact:
+        return moved
+    near_p = _offset_changes(p, p + _OFFSET_CHANGE_MAX, zone)
+    if near_p or _offset_changes(moved - _OFFSET_CHANGE_MAX, moved + _OFFSET_CHANGE_MAX, zone):
+        return _clamp(moved - _REORDERED_MAX)
+    return min(moved, add(end_of_day(local_day(p, zone), zone), length, zone))
 
 
 def subtract(p: int, length: Length, zone: str) -> int:
@@ -271,6 +293,7 @@ def instant_at_wall_time(wall: int, zone: str, fold: int = 0) -> int:
 
 
 @lru_cache(maxsize=16_384)
+@lru_cache(maxsize=_CACHED_SHIFTS)
 def _shift_months(p: int, months: int, zone: str) -> int:
     day, clock = divmod(wall_time(p, zone), _DAY)
     shifted = _shift_ordinal_months(_EPOCH_DAY + day, months)

@@ -112,7 +112,7 @@ def test_thinned_points_give_the_result_of_all_points(rule: Any, interval: int) 
 
 
 def test_points_are_thinned_only_if_no_other_rule_needs_them() -> None:
-    recurring, counting = RECURRING["days"], {"did": "A", "within": "1mo", "at_least": 20}
+    recurring, counting = RECURRING["days"], {"did": "A", "within": "5y", "before": "1mo", "exactly": 0}
     shared = compiled(segment("recurring", recurring), segment("counting", counting))
     assert len(shared.leaves) == 1
     history = [entry for entry in history_of(60) if entry.name == "A"]

@@ -83,13 +83,21 @@ class PointWindow:
         self._rolling_microseconds = None if open_conditions else window.rolling_microseconds
 
     def slide(self, head: AggregateHead) -> SlidingWindow | None:
-        """Return the window for long series; ``None`` if touchpoints may leave in another order than they enter."""
-        if self.open_conditions or not self.window.is_monotonic:
+        """Return the window for long series; ``None`` if touchpoints may enter out of order."""
+        if self.open_conditions or not self.window.enters_in_order:
             return None
         identity = (self.leaf_id, self.window, head, self.zone.own if self.window.uses_zone else None)
         key = blake2b(repr(identity).encode(), digest_size=8).hexdigest()
+        window = self.window
         return SlidingWindow(
-            key, self.leaf_id, self.window, self.zone, head, self.window.uses_zone, self.window.never_releases
+            key,
+            self.leaf_id,
+            window,
+            self.zone,
+            head,
+            window.uses_zone,
+            window.never_releases,
+            window.leaves_in_order,
         )
 
     def advance_sliding(
