@@ -197,13 +197,11 @@ async def retract_retired(connection: Connection, intervals_max: int, now: int) 
     return 0
 
 
-_SET_ASIDE = """
--- A checkpoint may be the cause of the failure, so the next attempt replays the whole log.
-WITH deleted AS (DELETE FROM checkpoints WHERE customer_id = $1)
-UPDATE customers SET stale = true, sweep_at = $2 WHERE id = $1
-"""
+_SET_ASIDE = "UPDATE customers SET stale = true, sweep_at = $2 WHERE id = $1"
 
 
 async def set_customer_aside(connection: Connection, id: bytes, retry_at: int) -> None:
     """Mark a customer as stale, so that reads replay the log, and let the worker try again at ``retry_at``."""
+    # A checkpoint may be the cause of the failure, so the next attempt replays the whole log.
+    await checkpoints.delete_checkpoints(connection, [(id, None)])
     await connection.execute(_SET_ASIDE, id, retry_at)
