@@ -8,6 +8,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY app ./app
 COPY docs ./docs
 COPY migrations ./migrations
+COPY openapi ./openapi
 RUN python -m venv /opt/segue \
     && /opt/segue/bin/pip install --no-cache-dir --constraint constraints.txt .
 

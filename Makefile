@@ -70,7 +70,7 @@ bench: $(CHECKED) ## Run the benchmarks
 durability: $(CHECKED) ## Kill server and PostgreSQL under load, longer than the tests do, and check the data
 	@$(BIN)/python -m bench.durability
 
-openapi: $(INSTALLED) ## Write openapi/openapi.json from the code
+openapi: $(INSTALLED) ## Write the documents in openapi/ from the code
 	@$(BIN)/python -m app.openapi
 
 snippet: $(CHECKED) ## Build the browser snippet

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
+import threading
 import tomllib
 from html import unescape
 from pathlib import Path
@@ -16,6 +18,7 @@ from app import __version__
 from app.api.site import guides
 from app.api.site.layout import relative_root
 from app.api.site.markdown import find_summary, render_markdown
+from app.api.site.shared_content import SharedContent
 from tests.support.running_app import RunningApp
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +99,39 @@ async def test_home_page_answers_json_to_clients_that_prefer_it(
         }
 
 
+@pytest.mark.parametrize(("path", "file"), [("/openapi.json", "openapi.json"), ("/docs/openapi.json", "page.json")])
+async def test_documents_are_the_committed_files(service: RunningApp, path: str, file: str) -> None:
+    response = await service.client.get(path)
+    assert response.headers["content-encoding"] == "gzip"
+    assert response.content == (ROOT / "openapi" / file).read_bytes()
+    assert service.app.openapi_schema is None, "the document was built from the routes"
+
+
+async def test_shared_content_is_built_once_for_concurrent_requests() -> None:
+    content = SharedContent()
+    builds = []
+
+    def build() -> bytes:
+        builds.append(threading.current_thread())
+        return b"page"
+
+    pages = await asyncio.gather(*(content.get("page", build) for _ in range(20)))
+    assert all(page is pages[0] for page in pages)
+    assert len(builds) == 1
+    assert builds[0] is not threading.current_thread()
+
+
+async def test_shared_content_is_built_again_after_a_failure() -> None:
+    content = SharedContent()
+    with pytest.raises(OSError, match="no disk"):
+        await content.get("page", _fail)
+    assert await content.get("page", lambda: b"page") == b"page"
+
+
+def _fail() -> bytes:
+    raise OSError("no disk")
+
+
 async def test_assets_are_compressed_if_the_client_accepts_gzip(service: RunningApp) -> None:
     for name in ("swagger-ui-bundle.js", "site.css"):
         plain = await service.client.get(f"/docs/{name}", headers={"accept-encoding": "identity"})
@@ -139,15 +175,19 @@ def test_summary_is_the_first_sentence() -> None:
 def test_wheel_contains_guides_and_assets(tmp_path: Path) -> None:
     """An installation without the checkout, such as the image, must serve the same pages."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert config["force-include"]["docs"] == "app/docs"
+    targets = {"app": "app", "docs": "app/docs", "openapi": "app/openapi_documents"}
+    assert config["force-include"].items() >= {name: targets[name] for name in ("docs", "openapi")}.items()
     (tmp_path / "site" / "app").mkdir(parents=True)
-    for name in ("app", "docs"):
-        target = "app/docs" if name == "docs" else "app"
+    for name, target in targets.items():
         subprocess.run(["cp", "-R", f"{ROOT / name}/.", str(tmp_path / "site" / target)], check=True)
-    code = "from app.api.site import guides; print(guides.find_directory(), len(guides.load_guides()))"
+    code = (
+        "from app.api.site import guides, routes; "
+        "print(guides.find_directory(), len(guides.load_guides()), routes.find_documents_directory())"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path / "site", capture_output=True, text=True, check=True
     )
-    directory, count = result.stdout.split()
+    directory, count, documents = result.stdout.split()
+    assert Path(documents) == tmp_path / "site" / "app" / "openapi_documents"
     assert Path(directory) == tmp_path / "site" / "app" / "docs"
     assert int(count) == len(guides.load_guides())

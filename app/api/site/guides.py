@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -77,14 +77,7 @@ def list_sections() -> list[Section]:
 
 
 def render_guide(guide: Guide) -> RenderedPage:
-    return _render_file(guide.name, guide.file, guide.file.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _render_file(name: str, file: Path, modified_ns: int) -> RenderedPage:
-    """Return the rendered page. ``modified_ns`` is part of the cache key, so that a changed file is rendered again."""
-    del modified_ns
-    return render_markdown(file.read_text(encoding="utf-8"), name, load_guides(), load_files())
+    return render_markdown(guide.file.read_text(encoding="utf-8"), guide.name, load_guides(), load_files())
 
 
 def render_index() -> str:

@@ -8,28 +8,29 @@ from pathlib import Path
 from string import Template
 from typing import Final
 
-from starlette.responses import HTMLResponse
-
 _ASSETS: Final = Path(__file__).with_name("assets")
 _CURRENT: Final = ' aria-current="page"'
 
 
 def render_page(
     path: str, *, title: str, kind: str, content: str, styles: tuple[str, ...] = ("docs/site.css",)
-) -> HTMLResponse:
-    """Return a page. ``content`` is HTML; ``kind`` (home, api or guide) selects its styles."""
+) -> bytes:
+    """Return a page as UTF-8. ``content`` is HTML; ``kind`` (home, api or guide) selects its styles."""
     root = relative_root(path)
     links = "\n".join(f'<link rel="stylesheet" href="{root}{style}">' for style in styles)
-    page = read_template("page.html").substitute(
-        title=escape(title),
-        kind=kind,
-        root=root,
-        styles=links,
-        content=content,
-        api_current=_CURRENT if kind == "api" else "",
-        guides_current=_CURRENT if kind == "guide" else "",
+    return (
+        read_template("page.html")
+        .substitute(
+            title=escape(title),
+            kind=kind,
+            root=root,
+            styles=links,
+            content=content,
+            api_current=_CURRENT if kind == "api" else "",
+            guides_current=_CURRENT if kind == "guide" else "",
+        )
+        .encode()
     )
-    return HTMLResponse(page, headers={"cache-control": "no-cache"})
 
 
 def relative_root(path: str) -> str:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 from collections.abc import Callable
-from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
-from fastapi.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from app import __version__
-from app.api.openapi_document import VENDOR_TAGS, build_page_document
-from app.api.site.guides import load_files, load_guides, render_guide, render_index, render_navigation
+from app.api.openapi_document import VENDOR_TAGS
+from app.api.site.guides import Guide, load_files, load_guides, render_guide, render_index, render_navigation
 from app.api.site.layout import read_template, relative_root, render_page
+from app.api.site.shared_content import SharedContent
 from app.errors import NotFound
-from app.http.responses import JSON, encode_json, json_response
+from app.http.responses import JSON, json_response
 
 _SWAGGER_UI: Final = "fastapi_swagger.resources"
 _ASSETS: Final = {
@@ -31,6 +30,9 @@ _ASSETS: Final = {
     "site.css": ("app.api.site", "text/css"),
     "icon.svg": ("app.api.site", "image/svg+xml"),
 }
+_DOCUMENTS: Final = {"/openapi.json": "openapi.json", "/docs/openapi.json": "page.json"}
+"""Path -> file in ``openapi/``. Building a document takes half a second, so ``python -m app.openapi`` writes them."""
+_PACKAGE: Final = Path(__file__).parents[2]
 _ONE_DAY: Final = "public, max-age=86400"
 _ONE_HOUR: Final = "public, max-age=3600"
 
@@ -38,32 +40,95 @@ _DESCRIPTION: Final = "Send customer touchpoints; read journey stages and segmen
 
 
 def add_site_routes(app: FastAPI) -> None:
+    site = _Site()
     handlers: dict[str, Callable[..., Any]] = {
-        "/": get_home,
-        "/openapi.json": get_document,
-        "/docs": get_api_page,
-        "/docs/openapi.json": get_page_document,
-        "/docs/guides": get_guides,
-        "/docs/guides/{name:path}": get_guide,
-        **{f"/docs/{name}": _create_asset_handler(name) for name in _ASSETS},
+        "/": site.get_home,
+        "/docs": site.get_api_page,
+        "/docs/guides": site.get_guides,
+        "/docs/guides/{name:path}": site.get_guide,
+        **{path: site.create_document_handler(name) for path, name in _DOCUMENTS.items()},
+        **{f"/docs/{name}": site.create_asset_handler(name) for name in _ASSETS},
     }
     for path, handler in handlers.items():
         app.add_api_route(path, handler, methods=["GET"], include_in_schema=False, response_model=None)
 
 
-async def get_home(request: Request) -> Response:
-    """Return the home page, or its links as JSON to a client that prefers JSON."""
-    if _prefers_json(request.headers.get("accept", "")):
-        links = {"documentation": "/docs", "guides": "/docs/guides", "openapi": "/openapi.json", "health": "/readyz"}
-        response = json_response({"name": "Segue", "version": __version__, **links})
-    else:
-        content = read_template("home.html").substitute(description=_DESCRIPTION, version=__version__)
-        response = render_page("/", title="Segue", kind="home", content=content)
-    response.headers["vary"] = "Accept"
-    return response
+class _Site:
+    """Handlers of the pages and files. Their content is shared by all responses."""
+
+    def __init__(self) -> None:
+        self._content = SharedContent()
+
+    async def get_home(self, request: Request) -> Response:
+        """Return the home page, or its links as JSON to a client that prefers JSON."""
+        if _prefers_json(request.headers.get("accept", "")):
+            links = {
+                "documentation": "/docs",
+                "guides": "/docs/guides",
+                "openapi": "/openapi.json",
+                "health": "/readyz",
+            }
+            response = json_response({"name": "Segue", "version": __version__, **links})
+        else:
+            response = await self._respond_with_page("/", _render_home)
+        response.headers["vary"] = "Accept"
+        return response
+
+    async def get_api_page(self) -> Response:
+        return await self._respond_with_page("/docs", _render_api_page)
+
+    async def get_guides(self) -> Response:
+        return await self._respond_with_page("/docs/guides", _render_guides)
+
+    async def get_guide(self, request: Request, name: str) -> Response:
+        """Return a guide or one of its images."""
+        files = await self._content.get(load_files, load_files)
+        if name in files:
+            file, media_type = files[name]
+            image = await self._content.get(file, file.read_bytes)
+            return Response(image, headers={"cache-control": _ONE_HOUR}, media_type=media_type)
+        guide = (await self._content.get(load_guides, load_guides)).get(name)
+        if guide is None:
+            raise NotFound("The guide does not exist; /docs/guides lists all guides.")
+        return await self._respond_with_page(request.url.path, lambda: _render_guide(guide), guide.file)
+
+    def create_document_handler(self, name: str) -> Callable[..., Any]:
+        async def get_document(request: Request) -> Response:
+            return await self._respond_with_file(request, name, lambda: _read_document(name), JSON, "no-cache")
+
+        return get_document
+
+    def create_asset_handler(self, name: str) -> Callable[..., Any]:
+        package, media_type = _ASSETS[name]
+        cache_control = _ONE_DAY if package == _SWAGGER_UI else _ONE_HOUR
+
+        async def get_asset(request: Request) -> Response:
+            return await self._respond_with_file(request, name, lambda: _read_asset(name), media_type, cache_control)
+
+        return get_asset
+
+    async def _respond_with_page(self, path: str, render: Callable[[], bytes], file: Path | None = None) -> Response:
+        """Return a page. If its file has changed, it is rendered again."""
+        modified_ns = None if file is None else file.stat().st_mtime_ns
+        page = await self._content.get((path, modified_ns), render)
+        return HTMLResponse(page, headers={"cache-control": "no-cache"})
+
+    async def _respond_with_file(
+        self, request: Request, name: str, read: Callable[[], bytes], media_type: str, cache_control: str
+    ) -> Response:
+        headers = {"cache-control": cache_control, "vary": "Accept-Encoding"}
+        if "gzip" not in request.headers.get("accept-encoding", ""):
+            return Response(await self._content.get((name, "plain"), read), headers=headers, media_type=media_type)
+        compressed = await self._content.get((name, "gzip"), lambda: gzip.compress(read(), mtime=0))
+        return Response(compressed, headers={**headers, "content-encoding": "gzip"}, media_type=media_type)
 
 
-async def get_api_page() -> Response:
+def _render_home() -> bytes:
+    content = read_template("home.html").substitute(description=_DESCRIPTION, version=__version__)
+    return render_page("/", title="Segue", kind="home", content=content)
+
+
+def _render_api_page() -> bytes:
     content = (
         '<main id="swagger-ui"><p class="loading">Loading the API documentation ...</p></main>\n'
         '<script src="docs/swagger-ui-bundle.js"></script>\n'
@@ -73,77 +138,36 @@ async def get_api_page() -> Response:
     return render_page("/docs", title="Segue API", kind="api", content=content, styles=styles)
 
 
-async def get_document(request: Request) -> Response:
-    """Return the full OpenAPI document."""
-    return Response(await _build_once(request.app, "document", request.app.openapi), media_type=JSON)
-
-
-async def get_page_document(request: Request) -> Response:
-    """Return the OpenAPI document for the API page."""
-    build = request.app.openapi
-    return Response(
-        await _build_once(request.app, "page_document", lambda: build_page_document(build())), media_type=JSON
-    )
-
-
-async def _build_once(app: FastAPI, name: str, build: Callable[[], dict[str, Any]]) -> bytes:
-    """Return a document, built once for each application, in a thread: that takes more than a second.
-
-    Requests that arrive meanwhile wait for the same document.
-    """
-    if not hasattr(app.state, "documents"):
-        app.state.documents = {}
-    documents: dict[str, asyncio.Future[bytes]] = app.state.documents
-    if name not in documents or documents[name].cancelled():
-        documents[name] = asyncio.ensure_future(run_in_threadpool(lambda: encode_json(build())))
-    return await asyncio.shield(documents[name])  # Other requests wait for it too.
-
-
-def get_guides() -> Response:
+def _render_guides() -> bytes:
     return render_page("/docs/guides", title="Segue guides", kind="guide", content=render_index())
 
 
-def get_guide(request: Request, name: str) -> Response:
-    """Return a guide or one of its images. Rendering blocks, so FastAPI runs this function in a thread."""
-    files = load_files()
-    if name in files:
-        file, media_type = files[name]
-        return Response(file.read_bytes(), headers={"cache-control": _ONE_HOUR}, media_type=media_type)
-    guide = load_guides().get(name)
-    if guide is None:
-        raise NotFound("The guide does not exist; /docs/guides lists all guides.")
+def _render_guide(guide: Guide) -> bytes:
+    path = f"/docs/guides/{guide.name}"
     page = render_guide(guide)
     navigation = render_navigation(guide, page)
     content = (
         f'<div class="columns"><nav class="guides" aria-label="Guides"><details><summary>All guides</summary>'
         f'{navigation}</details></nav><main class="text">{page.html}</main></div>'
-        f'<script src="{relative_root(request.url.path)}docs/guides.js"></script>'
+        f'<script src="{relative_root(path)}docs/guides.js"></script>'
     )
-    return render_page(request.url.path, title=f"{guide.title} - Segue", kind="guide", content=content)
+    return render_page(path, title=f"{guide.title} - Segue", kind="guide", content=content)
 
 
-def _create_asset_handler(name: str) -> Callable[..., Any]:
-    package, media_type = _ASSETS[name]
-
-    def get_asset(request: Request) -> Response:
-        headers = {"cache-control": _ONE_DAY if package == _SWAGGER_UI else _ONE_HOUR, "vary": "Accept-Encoding"}
-        if "gzip" in request.headers.get("accept-encoding", ""):
-            return Response(_compress(name), headers={**headers, "content-encoding": "gzip"}, media_type=media_type)
-        return Response(_read(name), headers=headers, media_type=media_type)
-
-    return get_asset
+def find_documents_directory() -> Path:
+    """Return ``openapi/``: inside the installed package, else beside it in the checkout."""
+    installed = _PACKAGE / "openapi_documents"
+    return installed if installed.is_dir() else _PACKAGE.parent / "openapi"
 
 
-def _read(name: str) -> bytes:
+def _read_document(name: str) -> bytes:
+    return (find_documents_directory() / name).read_bytes()
+
+
+def _read_asset(name: str) -> bytes:
     package, _ = _ASSETS[name]
     directory = resources.files(package)
     return (directory / name if package == _SWAGGER_UI else directory / "assets" / name).read_bytes()
-
-
-@cache
-def _compress(name: str) -> bytes:
-    """Return a compressed asset, and cache it: the bundle of Swagger UI is 1.7 MB, or 0.5 MB after gzip."""
-    return gzip.compress(_read(name), mtime=0)
 
 
 def _prefers_json(accept: str) -> bool:
