@@ -39,9 +39,12 @@ async def quiet_customer(server: Server) -> AsyncIterator[Latencies]:
     async def send(http: httpx.AsyncClient) -> None:
         started_at = time.perf_counter()
         body = {"userId": "quiet", "event": "Visited"}
-        response = await http.post("/v1/track", json=body, auth=(server.write_key, ""))
+        try:
+            response = await http.post("/v1/track", json=body, auth=(server.write_key, ""))
+            latencies.failures += response.status_code != httpx.codes.OK
+        except httpx.TransportError:
+            latencies.failures += 1
         latencies.seconds.append(time.perf_counter() - started_at)
-        latencies.failures += response.status_code != httpx.codes.OK
 
     async def repeat(http: httpx.AsyncClient) -> None:
         while True:
