@@ -175,6 +175,11 @@ class Settings(BaseSettings):
         description="Maximum memory of all requests that have not arrived completely, in bytes; beyond it, those that "
         "began first are answered 503.",
     )
+    unread_bytes_max: int = Field(
+        12_000_000,
+        description="Maximum size of all responses that clients have not read, in bytes; beyond it, the connections "
+        "that have waited longest are closed. One response may be larger.",
+    )
     idle_seconds_max: float = Field(
         65, gt=0, description="Maximum time between two requests on one connection, in seconds."
     )

@@ -1,4 +1,6 @@
-"""Limits of the connections, memory and time that the clients of one process occupy with incomplete requests.
+"""Limits of the connections, memory and time that the clients of one process occupy.
+
+Clients occupy them with requests that are incomplete, and with responses that they do not read.
 
 :class:`app.http.server_protocol.BoundedProtocol` reports the phase of each connection and the bytes that it holds. If a
 bound is reached, the connection that has waited longest gives way, so that a client which holds many resources does not
@@ -25,7 +27,15 @@ _SWEEP_SECONDS: Final = 0.5
 _RETRY_SECONDS: Final = 1
 
 Refusal = Literal[
-    "malformed", "head_size", "head_time", "body_time", "body_memory", "connections", "address_connections", "stalled"
+    "malformed",
+    "head_size",
+    "head_time",
+    "body_time",
+    "body_memory",
+    "connections",
+    "address_connections",
+    "stalled",
+    "unread_memory",
 ]
 """Reasons for refusing a client, which are the labels of ``segue_clients_refused_total``."""
 
@@ -64,6 +74,7 @@ class ConnectionLimits:
         self._connections_max = settings.connections_max
         self._address_connections_max = settings.address_connections_max
         self._held_bytes_max = settings.unfinished_bytes_max
+        self._unread_bytes_max = settings.unread_bytes_max
         self._seconds_max = {
             Phase.IDLE: settings.idle_seconds_max,
             Phase.HEAD: settings.head_seconds_max,
@@ -76,8 +87,10 @@ class ConnectionLimits:
         self._of_address: dict[str, dict[LimitedConnection, None]] = {}
         self._held: dict[LimitedConnection, int] = {}
         self._held_bytes = 0
+        self._unread: dict[LimitedConnection, int] = {}
+        self._unread_bytes = 0
         self._sweep: asyncio.TimerHandle | None = None
-        metrics.watch_connections(lambda: len(self._phases), lambda: self._held_bytes)
+        metrics.watch_connections(lambda: len(self._phases), lambda: self._held_bytes, lambda: self._unread_bytes)
 
     def refuse(self, reason: Refusal) -> None:
         """Count a refusal."""
@@ -137,20 +150,37 @@ class ConnectionLimits:
             self.refuse("body_memory")
             oldest.give_way()
 
-    def stall(self, connection: LimitedConnection) -> None:
-        """Note that the client does not read its response."""
-        self._stalled.setdefault(connection, asyncio.get_running_loop().time() + STALLED_SECONDS_MAX)
+    def stall(self, connection: LimitedConnection, unread_bytes: int) -> None:
+        """Note that the client does not read its response, of which ``unread_bytes`` wait in memory.
+
+        If the responses of all clients together hold too much, those are cut that have waited longest.
+        """
+        self._stalled[connection] = asyncio.get_running_loop().time() + STALLED_SECONDS_MAX
+        self._unread[connection] = unread_bytes
+        self._unread_bytes += unread_bytes
+        while self._unread_bytes > self._unread_bytes_max and len(self._unread) > 1:
+            self._cut_stalled(next(iter(self._unread)), "unread_memory")
 
     def unstall(self, connection: LimitedConnection) -> None:
         self._stalled.pop(connection, None)
+        self._unread_bytes -= self._unread.pop(connection, 0)
+
+    def _cut_stalled(self, connection: LimitedConnection, reason: Refusal) -> None:
+        self.unstall(connection)
+        self.refuse(reason)
+        connection.cut()
 
     def forget(self, connection: LimitedConnection) -> None:
         """Remove a closed connection."""
-        phase = self._phases.pop(connection, None)
-        if phase is not None:
-            self._deadlines[phase].pop(connection, None)
-        self._stalled.pop(connection, None)
+        self._release_place(connection)
+        for deadlines in self._deadlines.values():
+            deadlines.pop(connection, None)
+        self.unstall(connection)
         self.hold(connection, 0)
+
+    def _release_place(self, connection: LimitedConnection) -> None:
+        """Count the connection no longer; its deadline stays."""
+        self._phases.pop(connection, None)
         self._leave_address(connection)
 
     def _leave_address(self, connection: LimitedConnection) -> None:
@@ -166,19 +196,28 @@ class ConnectionLimits:
     def _make_room(self, candidates: Collection[LimitedConnection]) -> bool:
         """Close one of the connections that wait for their client, the longest waiting first. Return whether one did.
 
-        An idle connection goes first, because its client loses nothing. A request that a handler works on never does.
+        An idle connection goes first, because its client loses nothing; then one whose response waits to be read. A
+        request that a handler works on never does.
         """
-        for phase in (Phase.IDLE, Phase.CLOSING, Phase.HEAD, Phase.BODY):
-            waiting = self._deadlines[phase]
+        for waiting, gives_way in (
+            (self._deadlines[Phase.IDLE], False),
+            (self._deadlines[Phase.CLOSING], False),
+            (self._stalled, False),
+            (self._deadlines[Phase.HEAD], True),
+            (self._deadlines[Phase.BODY], True),
+        ):
             connection = next(self._in_order(waiting, candidates), None)
-            if connection is not None:
-                if phase in (Phase.IDLE, Phase.CLOSING):
-                    connection.cut()
-                else:
-                    self.refuse("connections")
-                    connection.give_way()
+            if connection is None:
+                continue
+            if gives_way or waiting is self._stalled:
+                self.refuse("connections")
+            if gives_way:
+                connection.give_way()
+                self._release_place(connection)  # It is cut later if the client does not close it.
+            else:
+                connection.cut()
                 self.forget(connection)
-                return True
+            return True
         return False
 
     def _in_order(
@@ -195,9 +234,12 @@ class ConnectionLimits:
             for connection in _pop_late(deadlines, now):
                 connection.end_phase(phase)
         for connection in _pop_late(self._stalled, now):
-            self.refuse("stalled")
-            connection.cut()
-        self._sweep = loop.call_later(_SWEEP_SECONDS, self._end_late_phases, loop) if self._phases else None
+            self._cut_stalled(connection, "stalled")
+        self._sweep = (
+            loop.call_later(_SWEEP_SECONDS, self._end_late_phases, loop)
+            if self._phases or self._deadlines[Phase.CLOSING]
+            else None
+        )
 
 
 def _pop_late(deadlines: dict[LimitedConnection, float], now: float) -> list[LimitedConnection]:

@@ -34,6 +34,8 @@ _DISCARDED_BYTES_MAX: Final = 1_000_000
 """Bytes that are read and discarded after a response to an incomplete request, so that the client gets the response."""
 _HEADER_BYTES: Final = 160
 """Memory of one header beside its text: a tuple and two byte strings."""
+_UNREAD_BYTES_MAX: Final = 16_384
+"""Bytes of responses that wait for one client, above which no further request of this client starts."""
 _RETRY_SECONDS: Final = 1
 
 
@@ -120,6 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=_UNREAD_BYTES_MAX)
         self.flow = _Flow(transport)
         self.address = self.client[0] if self.client is not None else None
         trusted_proxies: Collection[str] = getattr(self.config.loaded_app, "trusted_hosts", ())
@@ -139,16 +142,25 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.connection_limits.stall(self)
+        self.connection_limits.stall(self, self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self.connection_limits.unstall(self)
+        if self._phase is Phase.IDLE:
+            self._parse_input()
+
+    def shutdown(self) -> None:
+        """Close an idle connection; otherwise close it after the response. A client that does not read is cut."""
+        super().shutdown()
+        if self.cycle is None:
+            self._enter(Phase.CLOSING)
 
     def end_phase(self, phase: Phase) -> None:
         match phase:
             case Phase.IDLE:
-                self.transport.close()
+                self._enter(Phase.CLOSING)
+                self.transport.close()  # If the client does not read, this never ends; then the connection is cut.
             case Phase.HEAD if self._has_begun:
                 self._refuse(HeadTooSlow(), "head_time")
             case Phase.HEAD:
@@ -188,9 +200,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._parse_input()
 
     def _parse_input(self) -> None:
-        """Parse until a request is complete; then wait for its response before the next one is parsed."""
+        """Parse until a request is complete; the next one is parsed after the client has read most of the response."""
         size = len(self._input)
-        while self._offset < size and self._phase not in (Phase.RESPONSE, Phase.CLOSING):
+        while self._offset < size and not self._must_wait():
             end = self._find_piece_end(self._input, self._offset, size)
             piece = memoryview(self._input)[self._offset : end]
             self._offset = end
@@ -204,6 +216,9 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._drop_input()
         self._report()
+
+    def _must_wait(self) -> bool:
+        return self._phase in (Phase.RESPONSE, Phase.CLOSING) or (self._phase is Phase.IDLE and self.flow.write_paused)
 
     def _find_piece_end(self, data: bytes, start: int, size: int) -> int:
         if self._phase is Phase.BODY and self._body_bytes_left is not None:

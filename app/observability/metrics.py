@@ -92,6 +92,9 @@ class Metrics:
         self._unfinished_bytes = Gauge(
             "segue_unfinished_bytes", "Memory of requests that have not arrived completely.", registry=registry
         )
+        self._unread_bytes = Gauge(
+            "segue_unread_bytes", "Bytes of responses that clients have not read.", registry=registry
+        )
         self._clients_refused = Counter(
             "segue_clients_refused",
             "Connections and incomplete requests that were refused, by reason.",
@@ -235,10 +238,13 @@ class Metrics:
         """Register a function that returns the number of open streams; it is called at each scrape."""
         self._streams.set_function(open)
 
-    def watch_connections(self, open: Callable[[], int], unfinished_bytes: Callable[[], int]) -> None:
+    def watch_connections(
+        self, open: Callable[[], int], unfinished_bytes: Callable[[], int], unread_bytes: Callable[[], int]
+    ) -> None:
         """Register functions that return the open connections and their memory; they are called at each scrape."""
         self._connections.set_function(open)
         self._unfinished_bytes.set_function(unfinished_bytes)
+        self._unread_bytes.set_function(unread_bytes)
 
     def count_refused_client(self, reason: str) -> None:
         """Count a refused client; ``reason`` is one of :data:`app.http.connection_limits.Refusal`."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import httpx
@@ -14,8 +15,11 @@ import pytest
 import uvicorn
 
 from app.config import Settings
+from app.http.connection_limits import ConnectionLimits, Phase
 from app.http.server_protocol import create_protocol_class
 from app.main import create_app
+from app.observability.metrics import Metrics
+from app.openapi import OPENAPI_FILE
 from app.postgres.pool import open_pool
 from app.registry.bootstrap import FirstKeys, bootstrap
 from tests.support.server_process import Server
@@ -414,3 +418,105 @@ def test_connection_is_used_again_after_large_bodies(server: Server) -> None:
         for _ in range(20):
             assert client.post("/v1/batch", content=body).status_code == 200
             assert client.get("/livez").status_code == 200
+
+
+# ---------------------------------------------------------------------------------- responses that no client reads
+
+DOCUMENT = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+DOCUMENTS = 30
+"""Requests of one client whose responses fill the buffers of both kernels, so that a response waits in the server."""
+
+
+@asynccontextmanager
+async def clients_that_read_nothing(target: Target, number: int) -> AsyncIterator[list[socket.socket]]:
+    """Yield clients that have requested more than the kernels store; each has at least one complete response."""
+    loop = asyncio.get_running_loop()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for client in clients:
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", target.port))
+            await loop.sock_sendall(client, DOCUMENT * DOCUMENTS)
+        while await count_documents(target) < number or await target.metric("segue_unread_bytes") == 0:
+            await asyncio.sleep(0.02)
+        yield clients
+
+
+async def count_documents(target: Target) -> float:
+    return await target.metric('segue_requests_total{method="GET",route="/openapi.json",status="200"}')
+
+
+async def count_received(client: socket.socket) -> int:
+    """Read until all responses have arrived or the server has cut the connection; return the number of bytes."""
+    received, size = 0, DOCUMENTS * len(OPENAPI_FILE.read_bytes())
+    with suppress(ConnectionResetError):
+        while received < size:
+            content = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 1_000_000), 5)
+            if not content:
+                break
+            received += len(content)
+    return received
+
+
+async def test_unread_responses_share_a_bound_and_the_oldest_are_cut(serve) -> None:
+    size = len(OPENAPI_FILE.read_bytes())
+    async with serve(unread_bytes_max=100_000) as target, clients_that_read_nothing(target, 10) as clients:
+        while await target.refusals("unread_memory") < 5:
+            await asyncio.sleep(0.02)
+        assert 0 < await target.metric("segue_unread_bytes") <= size
+        assert await count_received(clients[0]) < DOCUMENTS * size
+        assert await count_received(clients[-1]) >= DOCUMENTS * size
+        assert await target.metric("segue_connections_open") < 10
+
+
+async def test_next_request_waits_until_the_response_is_read(serve) -> None:
+    async with serve() as target, clients_that_read_nothing(target, 1) as (client,):
+        await asyncio.sleep(0.3)
+        assert await count_documents(target) < DOCUMENTS
+        assert await count_received(client) >= DOCUMENTS * len(OPENAPI_FILE.read_bytes())
+        assert await count_documents(target) == DOCUMENTS
+        assert await target.metric("segue_unread_bytes") == 0
+
+
+async def test_idle_client_that_reads_nothing_is_cut(serve) -> None:
+    """Closing waits for the client to read, so the connection is cut after a moment."""
+    async with serve(idle_seconds_max=0.3) as target, clients_that_read_nothing(target, 5):
+        while await target.metric("segue_connections_open") > 1:
+            await asyncio.sleep(0.1)
+
+
+async def test_clients_that_read_nothing_do_not_keep_others_out(serve) -> None:
+    async with serve(connections_max=10) as target, clients_that_read_nothing(target, 9):
+        newcomers = [await target.connect() for _ in range(5)]
+        assert [(await peer.exchange(GET)).status for peer in newcomers] == [200] * 5
+
+
+class RecordedConnection:
+    """A connection that records how it was ended."""
+
+    def __init__(self) -> None:
+        self.address = "127.0.0.1"
+        self.end = ""
+
+    def end_phase(self, phase: Phase) -> None:
+        self.end = f"late: {phase.name}"
+
+    def give_way(self) -> None:
+        self.end = "gave way"
+
+    def cut(self) -> None:
+        self.end = "cut"
+
+
+async def test_stalled_response_gives_way_before_an_unfinished_request(settings: Settings) -> None:
+    limits = ConnectionLimits(settings.model_copy(update={"connections_max": 3}), Metrics())
+    working, stalled, unfinished, newcomer = (RecordedConnection() for _ in range(4))
+    for connection in (unfinished, working, stalled):
+        assert limits.admit(connection, ()) is None
+    limits.enter(working, Phase.RESPONSE)
+    limits.enter(stalled, Phase.RESPONSE)
+    limits.stall(stalled, 100_000)
+    assert limits.admit(newcomer, ()) is None
+    assert [connection.end for connection in (working, stalled, unfinished)] == ["", "cut", ""]
+    assert limits.admit(RecordedConnection(), ()) is None
+    assert [connection.end for connection in (working, unfinished)] == ["", "gave way"]
