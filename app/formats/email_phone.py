@@ -89,9 +89,13 @@ def canonicalise_phone(value: str, country: str | None) -> str | None:
     return parse_phone(value, country).value
 
 
-def is_costly_email(value: str) -> bool:
-    """Return whether parsing the address needs the library, which takes up to 2 ms."""
-    return _COSTLY_ADDRESS.match(value.strip().lower()) is not None
+def count_costly_chars(value: str) -> int:
+    """Return the length of an address that needs the library, which takes up to 0.03 ms for each character, else 0."""
+    address = value.strip().lower()
+    if len(address) > EMAIL_CHARS_MAX or _COSTLY_ADDRESS.match(address) is None:
+        return 0
+    domain = address.rpartition("@")[2]
+    return 0 if _is_refused_unread(domain) else len(address)
 
 
 @lru_cache(maxsize=8192)
@@ -121,10 +125,14 @@ def parse_email(value: str) -> ParsedContact:
 @lru_cache(maxsize=8192)
 def _normalise_domain(domain: str) -> str | None:
     """Return the domain in punycode, or None if it is invalid or if its punycode decodes to another domain."""
-    if not domain.isascii() and len(domain) > INTERNATIONAL_DOMAIN_CHARS_MAX:
+    if _is_refused_unread(domain):
         return None
     host = _convert_domain(domain)
     return host if host is not None and (host == domain or _convert_domain(host) == host) else None
+
+
+def _is_refused_unread(domain: str) -> bool:
+    return not domain.isascii() and len(domain) > INTERNATIONAL_DOMAIN_CHARS_MAX
 
 
 def _convert_domain(domain: str) -> str | None:
