@@ -155,8 +155,8 @@ class Settings(BaseSettings):
     )
     queue_bytes_max: int = Field(
         64_000_000,
-        description="Maximum size of all requests that wait for a flush, in bytes; beyond it, requests are "
-        "answered 503.",
+        description="Maximum size of all requests that wait for a flush, and of all large bodies that wait to be "
+        "parsed, in bytes; beyond it, requests are answered 503.",
     )
     connections_max: int = Field(
         2_000,
@@ -173,7 +173,8 @@ class Settings(BaseSettings):
     unfinished_bytes_max: int = Field(
         12_000_000,
         description="Maximum memory of all requests that have not arrived completely, in bytes; beyond it, those that "
-        "began first are answered 503.",
+        "began first are answered 503. The same maximum applies to large bodies that wait to be parsed before their "
+        "key is known.",
     )
     unread_bytes_max: int = Field(
         12_000_000,

@@ -26,11 +26,11 @@ from app.api.schemas import (
 )
 from app.api.visitor_claims import encode_receipt_members, verify_claim
 from app.errors import NotFound
-from app.formats.decompression import inflate
-from app.formats.segment import Envelope, read, read_write_key
+from app.formats.segment import Envelope, read_in_steps, read_write_key_in_steps
 from app.formats.vendor_events import ABSENT
 from app.http.auth import WriteKey
 from app.http.bodies import read_body
+from app.http.body_turns import inflate_body, parse_in_turn
 from app.http.client_info import read_client_info
 from app.http.dependencies import get_services
 from app.http.direct_route import DirectRoute, Handler
@@ -143,10 +143,11 @@ def create_collect_handler(route: str) -> Handler:
         grant = await authenticate_by_head(request)
         body = await read_body(request, limits.body_bytes_max)
         received_at = services.clock.now()
-        content = inflate(body, request.headers.get("content-encoding"), limits)
+        content = await inflate_body(request, body, is_known=grant is not None)
         if grant is None:
-            grant = await authenticate(request, read_write_key(content, limits))
-        envelope = read(content, route, limits)
+            key = await parse_in_turn(request, read_write_key_in_steps(content, limits), len(content))
+            grant = await authenticate(request, key)
+        envelope = await parse_in_turn(request, read_in_steps(content, route, limits), len(content))
         claimed_visitor = (
             await verify_claim(request, services, grant, envelope.visitor) if envelope.visitor not in ABSENT else None
         )

@@ -26,10 +26,15 @@ from app.api.schemas import (
 )
 from app.api.vendor_routes import COLLECT_STATUSES, add_vendor_route, describe_json_400
 from app.errors import BadRequest, Rejection
-from app.formats.customerio_track import describe_error, read_batch, read_call, read_operation
-from app.formats.decompression import inflate
+from app.formats.customerio_track import (
+    describe_error,
+    read_batch_in_steps,
+    read_call_in_steps,
+    read_operation_in_steps,
+)
 from app.formats.segment import Envelope
 from app.http.bodies import read_body
+from app.http.body_turns import inflate_body, parse_in_turn
 from app.http.dependencies import get_services
 from app.http.direct_route import Handler
 from app.http.responses import json_response
@@ -129,7 +134,8 @@ def _create_call_handler(call: str) -> Handler:
         source = await _authenticate_source(request)
         body = await _read_inflated_body(request)
         person_id, device_token = (_decode_path_segment(request.path_params.get(name, "")) for name in _PATH_PARAMETERS)
-        envelope = read_call(call, person_id, device_token, body, received_at, services.settings.limits)
+        steps = read_call_in_steps(call, person_id, device_token, body, received_at, services.settings.limits)
+        envelope = await parse_in_turn(request, steps, len(body))
         await _submit_operations(request, source, envelope, len(body), received_at)
         return json_response({})
 
@@ -141,7 +147,8 @@ async def receive_entity(request: Request) -> Response:
     received_at = services.clock.now()
     source = await _authenticate_source(request)
     body = await _read_inflated_body(request)
-    envelope = read_operation(body, received_at, services.settings.limits)
+    steps = read_operation_in_steps(body, received_at, services.settings.limits)
+    envelope = await parse_in_turn(request, steps, len(body))
     receipt = await _submit_operations(request, source, envelope, len(body), received_at)
     return json_response(_render_errors(receipt.rejections), 400) if receipt.rejections else json_response({})
 
@@ -151,7 +158,8 @@ async def receive_batch(request: Request) -> Response:
     received_at = services.clock.now()
     source = await _authenticate_source(request)
     body = await _read_inflated_body(request)
-    envelope = read_batch(body, received_at, services.settings.limits)
+    steps = read_batch_in_steps(body, received_at, services.settings.limits)
+    envelope = await parse_in_turn(request, steps, len(body))
     receipt = await _submit_operations(request, source, envelope, len(body), received_at)
     return json_response(_render_errors(receipt.rejections), 207) if receipt.rejections else json_response({})
 
@@ -174,7 +182,7 @@ async def _submit_operations(
 
 async def _read_inflated_body(request: Request) -> bytes:
     limits = get_services(request).settings.limits
-    return inflate(await read_body(request, limits.body_bytes_max), request.headers.get("content-encoding"), limits)
+    return await inflate_body(request, await read_body(request, limits.body_bytes_max), is_known=True)
 
 
 def _decode_path_segment(segment: str) -> str:

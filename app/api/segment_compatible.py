@@ -27,9 +27,9 @@ from app.api.schemas import (
 from app.api.vendor_routes import add_vendor_route, list_slash_variants, pixel_response
 from app.errors import InvalidBody, NotFound
 from app.formats import pixel
-from app.formats.decompression import inflate
-from app.formats.segment import TYPE_OF_ROUTE, read, read_write_key
+from app.formats.segment import TYPE_OF_ROUTE, read_in_steps, read_write_key_in_steps
 from app.http.bodies import read_body
+from app.http.body_turns import inflate_body, parse_in_turn, start_in_turn
 from app.http.dependencies import get_services
 from app.http.direct_route import Handler
 from app.http.responses import json_response
@@ -167,10 +167,11 @@ async def collect_jitsu(request: Request) -> Response:
     header_key = request.headers.get("x-write-key")
     grant = await authenticate(request, _public_half(header_key)) if header_key else await authenticate_by_head(request)
     body = await read_body(request, limits.body_bytes_max)
-    inflated = inflate(body, request.headers.get("content-encoding"), limits)
+    inflated = await inflate_body(request, body, is_known=grant is not None)
     if grant is None:
-        grant = await authenticate(request, _public_half(read_write_key(inflated, limits)))
-    envelope = read(inflated, route, limits)
+        key = await parse_in_turn(request, read_write_key_in_steps(inflated, limits), len(inflated))
+        grant = await authenticate(request, _public_half(key))
+    envelope = await parse_in_turn(request, read_in_steps(inflated, route, limits), len(inflated))
     await submit_envelope(request, grant.source, envelope, len(inflated), received_at)
     return json_response({"ok": True})
 
@@ -198,6 +199,7 @@ async def collect_pixel(request: Request) -> Response:
     data = request.query_params.get("data")
     if not data:
         raise InvalidBody("Send the message as ?data=, in base64-encoded JSON.")
-    envelope = pixel.read_data(data, route, services.clock.now(), services.settings.limits)
+    steps = pixel.read_data_in_steps(data, route, services.clock.now(), services.settings.limits)
+    envelope = await start_in_turn(request, steps, len(data), is_known=False)
     await authenticate_and_submit(request, envelope, len(envelope.items[0]))
     return pixel_response()

@@ -13,10 +13,11 @@ from starlette.responses import Response
 
 from app.api.schemas import describe_problems
 from app.errors import SegueError
-from app.formats.encodings import Payload, unwrap, unwrap_data
+from app.formats.encodings import Payload, unwrap_data_in_steps, unwrap_in_steps
 from app.formats.pixel import GIF
 from app.http.auth import WriteKey
 from app.http.bodies import read_body
+from app.http.body_turns import start_in_turn
 from app.http.dependencies import get_services
 from app.http.direct_route import DirectRoute, Handler
 
@@ -66,13 +67,20 @@ def list_slash_variants(*paths: str) -> frozenset[str]:
     return frozenset(path + slash for path in paths for slash in ("", "/"))
 
 
-async def read_payload(request: Request) -> Payload:
-    """Return ``data`` of the query, else the payload of the body. Raise BodyTooLarge, BodyTooSlow or InvalidBody."""
+async def read_payload(request: Request, *, is_known: bool = False) -> Payload:
+    """Return ``data`` of the query, else the payload of the body. ``is_known`` is whether the key has been checked.
+
+    Raise BodyTooLarge, BodyTooSlow, InvalidBody or Overloaded.
+    """
     limits = get_services(request).settings.limits
     data = request.query_params.get("data")
     if request.method == "GET" or data is not None:
-        return Payload(unwrap_data((data or "").encode(), limits))
-    return unwrap(await read_body(request, limits.body_bytes_max), request.headers.get("content-encoding"), limits)
+        encoded = (data or "").encode()
+        steps = unwrap_data_in_steps(encoded, limits)
+        return Payload(await start_in_turn(request, steps, len(encoded), is_known=is_known))
+    body = await read_body(request, limits.body_bytes_max)
+    payload_steps = unwrap_in_steps(body, request.headers.get("content-encoding"), limits)
+    return await start_in_turn(request, payload_steps, len(body), is_known=is_known)
 
 
 def is_flag_set(request: Request, payload: Payload, name: str) -> bool:

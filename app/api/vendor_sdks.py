@@ -41,8 +41,9 @@ from app.api.vendor_routes import (
 from app.errors import BadRequest, Forbidden, NotFound, OriginNotAllowed, Unauthorized
 from app.formats import ga4, mixpanel, posthog
 from app.formats.encodings import Payload
-from app.formats.segment import normalise
+from app.formats.segment import normalise_in_steps
 from app.http.bodies import read_body
+from app.http.body_turns import parse_in_turn
 from app.http.dependencies import get_services
 from app.http.direct_route import Handler
 from app.http.responses import JSON, encode_json, json_response
@@ -226,13 +227,16 @@ def _create_mixpanel_handler(route: str) -> Handler:
             payload = await read_payload(request)
             services = get_services(request)
             limits = services.settings.limits
-            if route != "groups" and posthog.is_posthog(payload.body, limits):
+            size = len(payload.body)
+            if route != "groups" and await parse_in_turn(
+                request, posthog.is_posthog_in_steps(payload.body, limits), size
+            ):
                 return await _submit_posthog_events(request, payload)
             now = services.clock.now()
             query = request.query_params
             with_address = query.get("ip") != "0"
-            envelope = mixpanel.read(payload.body, route, now, limits, query.get("_"), with_address=with_address)
-            await authenticate_and_submit(request, envelope, len(payload.body), now)
+            steps = mixpanel.read_in_steps(payload.body, route, now, limits, query.get("_"), with_address=with_address)
+            await authenticate_and_submit(request, await parse_in_turn(request, steps, size), size, now)
         if is_flag_set(request, payload, "img"):
             return pixel_response()
         if is_flag_set(request, payload, "verbose"):
@@ -248,7 +252,8 @@ async def import_mixpanel_events(request: Request) -> Response:
         payload = await read_payload(request)
         services = get_services(request)
         now = services.clock.now()
-        envelope = mixpanel.read(payload.body, "import", now, services.settings.limits)
+        steps = mixpanel.read_in_steps(payload.body, "import", now, services.settings.limits)
+        envelope = await parse_in_turn(request, steps, len(payload.body))
         # With a service account, the events do not contain a token; the project id is the write key.
         envelope.write_key = envelope.write_key or request.query_params.get("project_id")
         receipt = await authenticate_and_submit(request, envelope, len(payload.body), now)
@@ -270,7 +275,8 @@ async def _submit_posthog_events(request: Request, payload: Payload) -> Response
     services = get_services(request)
     now = services.clock.now()
     sent_at_parameter = request.query_params.get("_")
-    envelope = posthog.read(payload.body, now, services.settings.limits, sent_at_parameter)
+    steps = posthog.read_in_steps(payload.body, now, services.settings.limits, sent_at_parameter)
+    envelope = await parse_in_turn(request, steps, len(payload.body))
     await authenticate_and_submit(request, envelope, len(payload.body), now)
     return Response(_POSTHOG_ACCEPTED, media_type=JSON)
 
@@ -281,13 +287,14 @@ async def collect_posthog_events_v1(request: Request) -> Response:
     services = get_services(request)
     now = services.clock.now()
     headers = request.headers
-    envelope = posthog.read(
+    steps = posthog.read_in_steps(
         payload.body,
         now,
         services.settings.limits,
         sdk=headers.get("posthog-sdk-info", "")[:_SDK_CHARS_MAX],
         sent_at_header=headers.get("posthog-request-timestamp"),
     )
+    envelope = await parse_in_turn(request, steps, len(payload.body))
     receipt = await authenticate_and_submit(request, envelope, len(payload.body), now)
     return json_response({"results": posthog.describe_results(envelope, receipt.rejections)})
 
@@ -321,9 +328,10 @@ async def collect_measurement(request: Request) -> Response:
     services = get_services(request)
     secret = request.query_params.get("api_secret")
     source = (await authenticate(request, secret)).source
-    payload = await read_payload(request)
+    payload = await read_payload(request, is_known=True)
     now = services.clock.now()
-    envelope = ga4.read(payload.body, secret, now, services.settings.limits)
+    steps = ga4.read_in_steps(payload.body, secret, now, services.settings.limits)
+    envelope = await parse_in_turn(request, steps, len(payload.body))
     await submit_envelope(request, source, envelope, len(payload.body), now)
     return Response(None, 204)
 
@@ -341,11 +349,14 @@ async def validate_measurement(request: Request) -> Response:
     try:
         payload = await read_payload(request)
         now = services.clock.now()
-        envelope = ga4.read(payload.body, secret, now, services.settings.limits)
+        steps = ga4.read_in_steps(payload.body, secret, now, services.settings.limits)
+        envelope = await parse_in_turn(request, steps, len(payload.body))
     except BadRequest as error:
         return json_response({"validationMessages": [*messages, _build_validation_message("", error.message)]})
     events = ga4.count_events(envelope)
-    parsed = normalise(envelope, source, now, services.settings)
+    parsed = await parse_in_turn(
+        request, normalise_in_steps(envelope, source, now, services.settings), len(payload.body)
+    )
     messages += [ga4.build_validation_message(rejection, events) for rejection in parsed.rejections]
     return json_response({"validationMessages": messages})
 

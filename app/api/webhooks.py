@@ -19,11 +19,11 @@ from app.api.schemas import WebhookReceiptOut, describe_problems
 from app.connectors.adapter import Connector, HandshakeReply
 from app.connectors.signatures import MISSING, REPLAYED, SignatureRefused
 from app.connectors.tools import CONNECTORS
-from app.connectors.webhook_parser import ParsedWebhook, parse
+from app.connectors.webhook_parser import ParsedWebhook, parse_in_steps
 from app.connectors.webhook_request import WebhookRequest
 from app.errors import BadRequest, InvalidSignature, NotFound, Overloaded
-from app.formats.decompression import inflate
 from app.http.bodies import read_body
+from app.http.body_turns import inflate_body
 from app.http.dependencies import Services, get_services
 from app.http.direct_route import DirectRoute
 from app.http.middleware import IS_HEAD
@@ -133,7 +133,9 @@ async def _process_request(
     if (reply := connector.handshake_signed(delivery)) is not None:
         return await _send_handshake_reply(services, reply)
     await _refuse_replay(services, webhook_source, connector, delivery)
-    delivery = _inflate_body(services, request, delivery)
+    if delivery.body.startswith(_GZIP):
+        body = await inflate_body(request, delivery.body, is_known=True)
+        delivery = msgspec.structs.replace(delivery, body=body)
     receipt, parsed = await _submit_delivery(services, webhook_source, connector, delivery)
     return json_response(
         {
@@ -200,18 +202,12 @@ async def _refuse_replay(
         raise SignatureRefused(REPLAYED, "its token was already used with a different body")
 
 
-def _inflate_body(services: Services, request: Request, delivery: WebhookRequest) -> WebhookRequest:
-    if not delivery.body.startswith(_GZIP):
-        return delivery
-    body = inflate(delivery.body, request.headers.get("content-encoding"), services.settings.limits)
-    return msgspec.structs.replace(delivery, body=body)
-
-
 async def _submit_delivery(
     services: Services, webhook_source: WebhookSource, connector: Connector, delivery: WebhookRequest
 ) -> tuple[Receipt, ParsedWebhook]:
     """Submit what the delivery contains; the submission completes even if the tool stops waiting."""
-    parsed = parse(connector, delivery)
+    turns = services.ingest.parsing_turns
+    parsed = await turns.run(parse_in_steps(connector, delivery), len(delivery.body), has_begun=True)
     submission = asyncio.ensure_future(services.ingest.submit(build_submission(parsed, webhook_source, delivery)))
     submission.add_done_callback(_consume_exception)
     return await asyncio.shield(submission), parsed

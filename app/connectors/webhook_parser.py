@@ -19,6 +19,7 @@ from app.enrichment.sentiment import ESTIMATED
 from app.errors import InvalidBody, Rejection, RejectionCode
 from app.formats import json_text
 from app.formats.segment import ITEMS_MAX, Envelope
+from app.formats.steps import Steps, at_once
 
 _EVENT_FORM: Final = "webhook/"
 _BODY_FORM: Final = "webhook-body/"
@@ -39,7 +40,7 @@ class ParsedWebhook(msgspec.Struct):
     ignored: int = 0
 
 
-def parse(connector: Connector, delivery: WebhookRequest) -> ParsedWebhook:
+def parse_in_steps(connector: Connector, delivery: WebhookRequest) -> Steps[ParsedWebhook]:
     """Parse a request. Invalid bodies and events become rejections of the envelope. Never raises."""
     try:
         events = connector.split_delivery(delivery)
@@ -50,7 +51,11 @@ def parse(connector: Connector, delivery: WebhookRequest) -> ParsedWebhook:
             _to_rejection(0, error, delivery.body, f"{_BODY_FORM}{connector.key}?{_select_headers(delivery.headers)}")
         ]
         return ParsedWebhook(Envelope(None, [], [], rejections=rejections, form=_EVENT_FORM + connector.key))
-    return _map_events(connector, events, delivery.received_at, delivery.options)
+    yield
+    return (yield from _map_events(connector, events, delivery.received_at, delivery.options))
+
+
+parse = at_once(parse_in_steps)
 
 
 def reparse(form: str, original: bytes, received_at: int, options: Mapping[str, str]) -> ParsedWebhook | None:
@@ -68,16 +73,17 @@ def reparse(form: str, original: bytes, received_at: int, options: Mapping[str, 
         event = decode_json(original)
     except Unreadable as error:
         raise InvalidBody(str(error)) from None
-    return _map_events(connector, [event], received_at, options)
+    return at_once(_map_events)(connector, [event], received_at, options)
 
 
 def _map_events(
     connector: Connector, events: list[Event], received_at: int, options: Mapping[str, str]
-) -> ParsedWebhook:
+) -> Steps[ParsedWebhook]:
     parsed = ParsedWebhook(Envelope(None, [], [], form=_EVENT_FORM + connector.key))
     envelope = parsed.envelope
     text_policy, with_estimate = text_policy_of(options), options.get("estimate") == ESTIMATED
     for index, event in enumerate(events):
+        yield
         try:
             calls = list(_map_event(connector, event, received_at))
         except Exception as error:  # noqa: BLE001 - an unexpected format must not reject the other events

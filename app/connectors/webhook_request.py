@@ -44,6 +44,7 @@ def decode_json(body: bytes) -> Any:
     Bytes that are not UTF-8 are marked (:func:`json_text.mark_invalid_utf8`), so that only their event is rejected.
     """
     try:
+        json_text.refuse_dense(body)
         readable = json_text.replace_lone_surrogates(json_text.as_utf8(body))
         if json_text.is_deeper(readable, _LEVELS_MAX):
             raise Unreadable(f"the JSON body is nested deeper than {_LEVELS_MAX} levels")

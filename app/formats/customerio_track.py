@@ -30,9 +30,10 @@ import msgspec
 from app.config import Limits
 from app.errors import InvalidBody, Rejection, RejectionCode
 from app.formats import json_text
-from app.formats.encodings import Document, parse_document
+from app.formats.encodings import parse_document_in_steps
 from app.formats.event_names import vendor_event_name
 from app.formats.segment import Envelope
+from app.formats.steps import Steps, at_once
 from app.formats.vendor_events import (
     ABSENT,
     EnvelopeBuilder,
@@ -82,40 +83,53 @@ _REASON_AND_FIELD: Final = {
 }
 
 
-def read_call(call: str, person: str, device: str, body: bytes, received_at: int, limits: Limits) -> Envelope:
+def read_call_in_steps(
+    call: str, person: str, device: str, body: bytes, received_at: int, limits: Limits
+) -> Steps[Envelope]:
     """Convert a call of version 1, one of CALLS. ``person`` and ``device`` come from the decoded path.
 
     Raise InvalidBody.
     """
     members: Members = {}
     if body.strip():
-        readable = parse_document(body, limits).readable
+        readable = (yield from parse_document_in_steps(body, limits)).readable
         if not readable.startswith(b"{"):
             raise InvalidBody("The body must be a JSON object.")
         members = decode_members_or_empty(readable)
     members_of_operation = _convert_to_operation(call, person, device, members)
     operation = json_text.encode_members({name: raw for name, raw in members_of_operation.items() if raw})
-    return _read_operations([(operation, operation)], limits, EventTimes(received_at))
+    return (yield from _read_operations([(operation, operation)], limits, EventTimes(received_at)))
 
 
-def read_operation(body: bytes, received_at: int, limits: Limits) -> Envelope:
+read_call = at_once(read_call_in_steps)
+
+
+def read_operation_in_steps(body: bytes, received_at: int, limits: Limits) -> Steps[Envelope]:
     """Convert the operation of ``/api/v2/entity``. Raise InvalidBody."""
-    parsed = parse_document(body, limits)
-    return _read_operations([(parsed.readable, parsed.sent)], limits, EventTimes(received_at))
+    return (yield from _read_operation(body, limits, EventTimes(received_at)))
 
 
-def read_batch(body: bytes, received_at: int, limits: Limits) -> Envelope:
+read_operation = at_once(read_operation_in_steps)
+
+
+def read_batch_in_steps(body: bytes, received_at: int, limits: Limits) -> Steps[Envelope]:
     """Convert the operations of ``/api/v2/batch``. Raise InvalidBody."""
-    parsed: Document = parse_document(body, limits)
-    return _read_operations(
-        parsed.elements(decode_members_or_empty(parsed.readable).get("batch", b"")), limits, EventTimes(received_at)
-    )
+    parsed = yield from parse_document_in_steps(body, limits)
+    yield
+    operations = parsed.elements(decode_members_or_empty(parsed.readable).get("batch", b""))
+    return (yield from _read_operations(operations, limits, EventTimes(received_at)))
 
 
-def reparse(original: bytes, limits: Limits, clocks: EventTimes) -> Envelope:
-    """Convert an operation from quarantine. Raise InvalidBody."""
-    parsed = parse_document(original, limits)
-    return _read_operations([(parsed.readable, parsed.sent)], limits, clocks)
+read_batch = at_once(read_batch_in_steps)
+
+
+def _read_operation(body: bytes, limits: Limits, times: EventTimes) -> Steps[Envelope]:
+    parsed = yield from parse_document_in_steps(body, limits)
+    return (yield from _read_operations([(parsed.readable, parsed.sent)], limits, times))
+
+
+reparse = at_once(_read_operation)
+"""Convert an operation from quarantine, with its original times. Raise InvalidBody."""
 
 
 def describe_error(rejection: Rejection) -> dict[str, str | int]:
@@ -198,12 +212,13 @@ class _Operation(msgspec.Struct):
         }
 
 
-def _read_operations(operations: list[tuple[bytes, bytes]], limits: Limits, times: EventTimes) -> Envelope:
+def _read_operations(operations: list[tuple[bytes, bytes]], limits: Limits, times: EventTimes) -> Steps[Envelope]:
     builder = EnvelopeBuilder(limits, _FORM, times, len(operations))
     envelope = builder.build_envelope(None)
     envelope.rejects_each_place_once = True
     messages_count = repeated_bytes = 0
     for index, (raw, original) in enumerate(builder.reject_over_limit(operations)):
+        yield
         members = decode_members_or_empty(raw)
         if not members:
             builder.add_raw_item(index, raw, original)

@@ -17,8 +17,9 @@ import msgspec
 from app.config import Limits
 from app.errors import BodyTooLarge, InvalidBody
 from app.formats import json_text
-from app.formats.decompression import inflate
+from app.formats.decompression import inflate_in_steps
 from app.formats.segment import ITEMS_MAX
+from app.formats.steps import Steps, at_once
 
 _FIELDS_MAX: Final = 30
 _FLAG_CHARS_MAX: Final = 100
@@ -61,9 +62,10 @@ class Document(msgspec.Struct):
         return list(zip(items, json_text.find_originals(items, self.readable, self.sent), strict=True))
 
 
-def unwrap(body: bytes, content_encoding: str | None, limits: Limits) -> Payload:
+def unwrap_in_steps(body: bytes, content_encoding: str | None, limits: Limits) -> Steps[Payload]:
     """Return the JSON text in a body, as input of :func:`parse_document`. Raise BodyTooLarge or InvalidBody."""
-    body = inflate(body, content_encoding, limits)
+    body = yield from inflate_in_steps(body, content_encoding, limits)
+    yield
     json_text.refuse_dense(body)
     content = body.removeprefix(_BOM).lstrip()
     if not content or content.startswith(_JSON_STARTS):
@@ -77,16 +79,21 @@ def unwrap(body: bytes, content_encoding: str | None, limits: Limits) -> Payload
         name, _, value = field.partition(b"=")
         fields.setdefault(name, value)
     if b"data" not in fields:
-        return Payload(unwrap_data(content, limits))
+        return Payload((yield from unwrap_data_in_steps(content, limits)))
     flags = {
         _decode_form_text(name): _decode_form_text(value)
         for name, value in fields.items()
         if name != b"data" and len(name) + len(value) <= _FLAG_CHARS_MAX
     }
-    return Payload(unwrap_data(unquote_to_bytes(fields[b"data"].replace(b"+", b" ")), limits), flags)
+    data = unquote_to_bytes(fields[b"data"].replace(b"+", b" "))
+    yield
+    return Payload((yield from unwrap_data_in_steps(data, limits)), flags)
 
 
-def unwrap_data(data: bytes, limits: Limits) -> bytes:
+unwrap = at_once(unwrap_in_steps)
+
+
+def unwrap_data_in_steps(data: bytes, limits: Limits) -> Steps[bytes]:
     """Decode the field ``data`` of a form or query string, and return its JSON text.
 
     The field, already URL-decoded, contains JSON or base64-encoded JSON. Raise BodyTooLarge or InvalidBody.
@@ -96,61 +103,73 @@ def unwrap_data(data: bytes, limits: Limits) -> bytes:
         return data
     encoded = data.translate(_TO_PLAIN_ALPHABET, b"\r\n\t=")
     try:
-        return inflate(b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True), None, limits)
+        decoded = b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
     except Error:
         raise InvalidBody("The body is neither JSON nor base64-encoded JSON.") from None
+    return (yield from inflate_in_steps(decoded, None, limits))
 
 
-def parse_document(body: bytes, limits: Limits) -> Document:
+unwrap_data = at_once(unwrap_data_in_steps)
+
+
+def parse_document_in_steps(body: bytes, limits: Limits) -> Steps[Document]:
     """Return the document. Raise InvalidBody if the body is not a JSON object or array.
 
     Content that is nested too deeply is truncated so that it can be parsed. It stays deeper than the limit, so the
     message is rejected later.
     """
     json_text.refuse_dense(body)
+    yield
     sent = json_text.as_utf8(body)
-    readable = json_text.replace_lone_surrogates(sent)
+    yield
+    readable = yield from json_text.replace_lone_surrogates_in_steps(sent)
     if not readable.startswith(_JSON_STARTS):
         raise InvalidBody("The body must be a JSON object or array.")
     try:
         return Document(_check_json(readable), sent)
     except RecursionError:
-        readable = json_text.truncate_depth(readable, limits.depth_levels_max + 2)
+        readable = yield from json_text.truncate_depth_in_steps(readable, limits.depth_levels_max + 2)
     try:
         return Document(_check_json(readable), sent)
     except RecursionError:
         raise InvalidBody("The body is nested too deeply.") from None
 
 
-def parse_elements(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
+parse_document = at_once(parse_document_in_steps)
+
+
+def parse_elements(body: bytes, limits: Limits) -> Steps[list[tuple[bytes, bytes]]]:
     """Return the elements of an array, or the single object, as pairs (parsed item, item as it was sent).
 
     Raise InvalidBody.
     """
-    parsed = parse_document(body, limits)
+    parsed = yield from parse_document_in_steps(body, limits)
+    yield
     if parsed.readable.startswith(b"["):
         return parsed.elements(parsed.readable)
     return [(parsed.readable, parsed.sent)]
 
 
-def parse_elements_or_lines(body: bytes, limits: Limits) -> list[tuple[bytes, bytes]]:
+def parse_elements_or_lines(body: bytes, limits: Limits) -> Steps[list[tuple[bytes, bytes]]]:
     """Return the same pairs as :func:`parse_elements`; the body may also contain one JSON object per line.
 
     For a line that is not JSON, the parsed item is empty. Raise InvalidBody if no line is JSON.
     """
     try:
-        return parse_elements(body, limits)
+        return (yield from parse_elements(body, limits))
     except InvalidBody:
         lines = [line for line in body.splitlines() if line.strip()]
-        elements = [_parse_line(line, limits) for line in lines[: ITEMS_MAX + 1]]
+        elements: list[tuple[bytes, bytes]] = []
+        for line in lines[: ITEMS_MAX + 1]:
+            elements.append((yield from _parse_line(line, limits)))
         if len(lines) < 2 or len(lines) > ITEMS_MAX or not any(readable for readable, _ in elements):
             raise
         return elements
 
 
-def _parse_line(raw: bytes, limits: Limits) -> tuple[bytes, bytes]:
+def _parse_line(raw: bytes, limits: Limits) -> Steps[tuple[bytes, bytes]]:
     try:
-        parsed = parse_document(raw, limits)
+        parsed = yield from parse_document_in_steps(raw, limits)
     except InvalidBody:
         return b"", raw
     return parsed.readable, parsed.sent

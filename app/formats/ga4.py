@@ -14,8 +14,9 @@ from typing import Any, Final
 from app.config import Limits
 from app.errors import InvalidBody, Rejection, RejectionCode
 from app.formats import json_text, timestamps
-from app.formats.encodings import parse_document
+from app.formats.encodings import parse_document_in_steps
 from app.formats.segment import Envelope
+from app.formats.steps import Steps, at_once
 from app.formats.vendor_events import (
     ABSENT,
     EnvelopeBuilder,
@@ -52,14 +53,15 @@ _VALIDATION_CODES: Final = {
 }
 
 
-def read(
+def read_in_steps(
     body: bytes, write_key: str | None, received_at: int, limits: Limits, *, replay_times: EventTimes | None = None
-) -> Envelope:
+) -> Steps[Envelope]:
     """Convert a body to an envelope. Raise InvalidBody.
 
     ``replay_times`` are the times of an event that is replayed from quarantine.
     """
-    parsed = parse_document(body, limits)
+    parsed = yield from parse_document_in_steps(body, limits)
+    yield
     body_members = decode_members_or_empty(parsed.readable)
     if not body_members:
         raise InvalidBody("The body must be a JSON object.")
@@ -79,6 +81,7 @@ def read(
     builder = EnvelopeBuilder(limits, "ga4", replay_times or EventTimes(received_at), len(events))
     occurrences: Counter[tuple[bytes, bytes]] = Counter()
     for index, (raw, original) in enumerate(builder.reject_over_limit(events)):
+        yield
         members = decode_members_or_empty(raw)
         standalone = json_text.encode_members({**shared, "events": b"[" + original + b"]"})
         if members:
@@ -101,6 +104,9 @@ def read(
         standalone = json_text.encode_members(shared | {"user_properties": body_members["user_properties"]})
         builder.add_message(len(events), {**ids, **profile}, standalone)
     return builder.build_envelope(write_key)
+
+
+read = at_once(read_in_steps)
 
 
 def count_events(envelope: Envelope) -> int:

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from app.errors import InvalidBody
+from app.formats.steps import Steps, at_once
 
 DIGITS_MAX: Final = 400
 """Maximum number of digits of a number when written out (1e399 has 400). It limits the cost of exact sums."""
@@ -27,10 +28,14 @@ _ENCODER = msgspec.json.Encoder()
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
 _BRACKETS_MAX: Final = 200_000
+_STRINGS_PER_STEP: Final = 2_000
 
 _HIGH = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
 _LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _LONE_SURROGATE = re.compile(_HIGH + rb"(?!" + _LOW + rb")|(?<!" + _HIGH + rb")" + _LOW)
+_START_OF_SURROGATE = re.compile(_HIGH + rb"|(?<!" + _HIGH + rb")" + _LOW)
+"""Place where a text can be divided without dividing a pair of surrogates."""
+_SURROGATES_PIECE_BYTES: Final = 100_000
 _ESCAPED_BACKSLASH: Final = rb"\\"
 _MASK: Final = b"\xff\xff"
 """Placeholder for an escaped backslash, so that every remaining backslash starts an escape. It is never valid UTF-8."""
@@ -110,7 +115,7 @@ def refuse_dense(body: bytes) -> None:
         raise InvalidBody(f"The body has more than {VALUES_MAX} values or lines; split it into several requests.")
 
 
-def replace_lone_surrogates(body: bytes) -> bytes:
+def replace_lone_surrogates_in_steps(body: bytes) -> Steps[bytes]:
     """Return the JSON with each lone surrogate escape replaced by ``\\u0000``.
 
     msgspec rejects a whole body that has one lone surrogate. NUL is handled in the same way as a lone surrogate
@@ -119,7 +124,19 @@ def replace_lone_surrogates(body: bytes) -> bytes:
     if b"\\ud" not in body and b"\\uD" not in body:
         return body
     masked = body.replace(_ESCAPED_BACKSLASH, _MASK)
-    return _LONE_SURROGATE.sub(rb"\\u0000", masked).replace(_MASK, _ESCAPED_BACKSLASH)
+    pieces: list[bytes] = []
+    start = 0
+    while start < len(masked):
+        yield
+        cut = _START_OF_SURROGATE.search(masked, start + _SURROGATES_PIECE_BYTES)
+        end = len(masked) if cut is None else cut.start()
+        pieces.append(_LONE_SURROGATE.sub(rb"\\u0000", masked[start:end]))
+        start = end
+    yield
+    return b"".join(pieces).replace(_MASK, _ESCAPED_BACKSLASH)
+
+
+replace_lone_surrogates = at_once(replace_lone_surrogates_in_steps)
 
 
 def replace_nul(raw: bytes) -> bytes:
@@ -140,7 +157,7 @@ def is_deeper(raw: bytes, levels: int) -> bool:
     return bool(brackets)
 
 
-def truncate_depth(body: bytes, levels: int) -> bytes:
+def truncate_depth_in_steps(body: bytes, levels: int) -> Steps[bytes]:
     """Replace everything below level ``levels`` + 1 by spaces, so that a recursive parser can read the body.
 
     One level more than ``levels`` remains. So :func:`is_deeper` still rejects the message that was truncated, and only
@@ -150,7 +167,9 @@ def truncate_depth(body: bytes, levels: int) -> bytes:
         raise InvalidBody("The body is nested too deeply.")
     truncated = bytearray(body)
     depth = start = 0
-    for match in _STRING_OR_BRACKET.finditer(body):
+    for number, match in enumerate(_STRING_OR_BRACKET.finditer(body)):
+        if number % _STRINGS_PER_STEP == 0:
+            yield
         bracket = match[0]
         if bracket in (b"{", b"["):
             depth += 1
@@ -161,6 +180,9 @@ def truncate_depth(body: bytes, levels: int) -> bytes:
                 truncated[start : match.start()] = b" " * (match.start() - start)
             depth -= 1
     return bytes(truncated)
+
+
+truncate_depth = at_once(truncate_depth_in_steps)
 
 
 def may_hold_long_number(raw: bytes) -> bool:

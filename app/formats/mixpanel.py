@@ -25,6 +25,7 @@ from app.errors import Rejection, RejectionCode
 from app.formats import json_text
 from app.formats.encodings import parse_elements, parse_elements_or_lines
 from app.formats.segment import Envelope
+from app.formats.steps import Steps, at_once
 from app.formats.vendor_events import (
     ABSENT,
     EnvelopeBuilder,
@@ -76,7 +77,7 @@ _TRAIT_NAMES: Final = {
 }
 
 
-def read(
+def read_in_steps(
     body: bytes,
     route: str,
     received_at: int,
@@ -85,7 +86,7 @@ def read(
     *,
     with_address: bool = True,
     replay_times: EventTimes | None = None,
-) -> Envelope:
+) -> Steps[Envelope]:
     """Convert one event or an array of events to an envelope. Raise InvalidBody.
 
     ``route`` is ``track``, ``import`` or one of PROFILES; an import may also have one JSON object per line.
@@ -93,11 +94,13 @@ def read(
     ``with_address`` is False (``ip=0`` in the query), no IP address is stored. ``replay_times`` are the times of an
     event that is replayed from quarantine.
     """
-    events = parse_elements_or_lines(body, limits) if route == "import" else parse_elements(body, limits)
+    parse = parse_elements_or_lines if route == "import" else parse_elements
+    events = yield from parse(body, limits)
     times = replay_times or EventTimes(received_at, parse_browser_clock(browser_clock))
     builder = EnvelopeBuilder(limits, f"mixpanel/{route}", times, len(events))
     key: str | None = None
     for index, (raw, original) in enumerate(builder.reject_over_limit(events)):
+        yield
         members = decode_members_or_empty(raw)
         if not members:
             builder.add_raw_item(index, raw, original)
@@ -113,6 +116,9 @@ def read(
         else:
             builder.add_message(index, _map_event(raw, members, builder.default_time(index)), original)
     return builder.build_envelope(key, {} if with_address else {"ip": _NO_ADDRESS_VALUE})
+
+
+read = at_once(read_in_steps)
 
 
 def count_events(envelope: Envelope) -> int:

@@ -15,8 +15,9 @@ import msgspec
 from app.config import Limits
 from app.errors import InvalidBody
 from app.formats import json_text
-from app.formats.encodings import parse_document, unwrap_data
+from app.formats.encodings import parse_document_in_steps, unwrap_data_in_steps
 from app.formats.segment import TYPE_OF_ROUTE, Envelope
+from app.formats.steps import Steps, at_once
 from app.formats.vendor_events import (
     ABSENT,
     NATIVE_FORM,
@@ -51,9 +52,10 @@ def read_query(query: Iterable[tuple[str, str]], route: str, received_at: int, l
     return builder.build_envelope(key)
 
 
-def read_data(data: str, route: str, received_at: int, limits: Limits) -> Envelope:
+def read_data_in_steps(data: str, route: str, received_at: int, limits: Limits) -> Steps[Envelope]:
     """Convert the query parameter ``data`` of Segment's pixel: a message as base64-encoded JSON. Raise InvalidBody."""
-    parsed = parse_document(unwrap_data(data.encode(), limits), limits)
+    body = yield from unwrap_data_in_steps(data.encode(), limits)
+    parsed = yield from parse_document_in_steps(body, limits)
     members = decode_members_or_empty(parsed.readable)
     if not members:
         raise InvalidBody("The query parameter `data` must contain a JSON object.")
@@ -63,3 +65,6 @@ def read_data(data: str, route: str, received_at: int, limits: Limits) -> Envelo
     members["type"] = encode_text(TYPE_OF_ROUTE[route] or route)
     builder.add_message(0, members, json_text.encode_members(members))
     return builder.build_envelope(decode_text_or_none(members.get("writeKey")))
+
+
+read_data = at_once(read_data_in_steps)

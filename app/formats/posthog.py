@@ -18,8 +18,9 @@ import msgspec
 from app.config import Limits
 from app.errors import Rejection
 from app.formats import json_text, timestamps
-from app.formats.encodings import parse_document
+from app.formats.encodings import parse_document_in_steps
 from app.formats.segment import Envelope
+from app.formats.steps import Steps, at_once
 from app.formats.vendor_events import (
     ABSENT,
     EnvelopeBuilder,
@@ -61,12 +62,13 @@ _LIBRARY_NAMES: Final = {"posthog-js": "web"}
 """Library name in version 1 of the protocol -> its name in the older protocol."""
 
 
-def is_posthog(body: bytes, limits: Limits) -> bool:
+def is_posthog_in_steps(body: bytes, limits: Limits) -> Steps[bool]:
     """Return whether a body of ``/track`` or ``/engage`` has PostHog's format; Mixpanel has the same routes.
 
     Raise InvalidBody.
     """
-    parsed = parse_document(body, limits)
+    parsed = yield from parse_document_in_steps(body, limits)
+    yield
     raw = parsed.readable
     if raw.startswith(b"["):
         raw = next((item for item, _ in parsed.elements(raw)), b"")
@@ -77,7 +79,10 @@ def is_posthog(body: bytes, limits: Limits) -> bool:
     return "$lib" in props and "mp_lib" not in props
 
 
-def read(
+is_posthog = at_once(is_posthog_in_steps)
+
+
+def read_in_steps(
     body: bytes,
     received_at: int,
     limits: Limits,
@@ -86,13 +91,14 @@ def read(
     sdk: str | None = None,
     sent_at_header: str | None = None,
     replay_times: EventTimes | None = None,
-) -> Envelope:
+) -> Steps[Envelope]:
     """Convert a batch, an array of events or one event to an envelope. Raise InvalidBody.
 
     ``browser_clock`` is the query parameter ``_``. ``sdk`` (``name/version``) and ``sent_at_header`` come from the
     headers of version 1 of the protocol. ``replay_times`` are the times of an event that is replayed from quarantine.
     """
-    parsed = parse_document(body, limits)
+    parsed = yield from parse_document_in_steps(body, limits)
+    yield
     raw = parsed.readable
     body_members = decode_members_or_empty(raw)
     batch = body_members.get("batch") or (
@@ -107,6 +113,7 @@ def read(
     form, request_facts = (_FORM, {}) if sdk is None else (_FORM_V1, {"sdk": sdk})
     builder = EnvelopeBuilder(limits, form, times, len(events), **request_facts)
     for index, (raw, original) in enumerate(builder.reject_over_limit(events)):
+        yield
         members = decode_members_or_empty(raw)
         key = key or _find_key(members)
         if not members:
@@ -117,6 +124,9 @@ def read(
         for message in _map_event(raw, members, builder.default_time(index), received_at):
             builder.add_message(index, message, original)
     return builder.build_envelope(key)
+
+
+read = at_once(read_in_steps)
 
 
 def describe_results(envelope: Envelope, rejections: list[Rejection]) -> dict[str, dict[str, str]]:

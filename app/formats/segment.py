@@ -1,7 +1,8 @@
 """Segment format: converts bodies of Segment, RudderStack, Jitsu and Segue's browser library to messages. Pure.
 
 :func:`read` splits a body into items, and :func:`normalise` converts each item to a message. An unreadable body raises
-an exception. An invalid item becomes a Rejection and does not affect the other items.
+an exception. An invalid item becomes a Rejection and does not affect the other items. A large body takes up to a tenth
+of a second, so the functions that end with ``_in_steps`` let the caller do something else in between.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from app.errors import InvalidBody, Rejection, RejectionCode
 from app.formats import json_text, timestamps
 from app.formats.segment_fields import MessageRefused, message_id_at_best
 from app.formats.segment_message import MessageReader, refuse_unreadable, to_standalone
+from app.formats.steps import Steps, at_once
 from app.touchpoint import Message, Peer, SourceView, Warning
 
 TYPE_OF_ROUTE: Final[dict[str, str | None]] = {
@@ -95,44 +97,50 @@ _BATCH = msgspec.json.Decoder(_Batch)
 _SINGLE = msgspec.json.Decoder(_Single)
 
 
-def read(body: bytes, route: str, limits: Limits) -> Envelope:
+def read_in_steps(body: bytes, route: str, limits: Limits) -> Steps[Envelope]:
     """Split a decompressed body into items. ``route`` is a key of TYPE_OF_ROUTE. Raise InvalidBody."""
     type_of_route = TYPE_OF_ROUTE[route]
     json_text.refuse_dense(body)
+    yield
     sent = json_text.as_utf8(body)  # Bytes that are not UTF-8 are marked, and normalise() rejects their messages.
-    readable = json_text.replace_lone_surrogates(sent)
+    yield
+    readable = yield from json_text.replace_lone_surrogates_in_steps(sent)
     try:
-        return _build_envelope(readable, sent, type_of_route, limits)
+        return (yield from _build_envelope(readable, sent, type_of_route, limits))
     except RecursionError:
         envelope_levels = 0 if type_of_route else 2
-        readable = json_text.truncate_depth(readable, limits.depth_levels_max + envelope_levels)
+        depth_max = limits.depth_levels_max + envelope_levels
+        readable = yield from json_text.truncate_depth_in_steps(readable, depth_max)
     try:
-        return _build_envelope(readable, sent, type_of_route, limits)
+        return (yield from _build_envelope(readable, sent, type_of_route, limits))
     except RecursionError:
         raise InvalidBody("The body is nested too deeply.") from None
 
 
-def read_write_key(body: bytes, limits: Limits) -> str | None:
+read = at_once(read_in_steps)
+
+
+def read_write_key_in_steps(body: bytes, limits: Limits) -> Steps[str | None]:
     """Return the write key of a decompressed body; None if the body is not JSON or has no key.
 
     The parser skips everything else, so this costs a few milliseconds. Raise InvalidBody if the body is dense.
     """
     json_text.refuse_dense(body)
-    readable = json_text.replace_lone_surrogates(body.removeprefix(b"\xef\xbb\xbf"))
+    readable = yield from json_text.replace_lone_surrogates_in_steps(body.removeprefix(b"\xef\xbb\xbf"))
     try:
         return _decode_write_key(_SINGLE.decode(readable).write_key)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     except RecursionError:
-        readable = json_text.truncate_depth(readable, limits.depth_levels_max)
+        readable = yield from json_text.truncate_depth_in_steps(readable, limits.depth_levels_max)
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _decode_write_key(_SINGLE.decode(readable).write_key)
     return None
 
 
-def normalise(
+def normalise_in_steps(
     envelope: Envelope, source: SourceView, received_at: int, settings: Settings, peer: Peer | None = None
-) -> Parsed:
+) -> Steps[Parsed]:
     """Convert each item to a Message or a Rejection. ``received_at`` is in microseconds since the epoch.
 
     ``peer`` is the sender of the request; None if the operator imports or replays messages.
@@ -144,6 +152,7 @@ def normalise(
     raws: list[bytes] = []
     rejections: list[Rejection] = []
     for index, raw in enumerate(envelope.items):
+        yield
         place = envelope.place_of(index)
         try:
             messages.append((place, reader.read_message(place, raw)))
@@ -157,6 +166,9 @@ def normalise(
     return Parsed(messages, rejections, reader.warnings, received_at, raws, envelope)
 
 
+normalise = at_once(normalise_in_steps)
+
+
 def standalone_message(parsed: Parsed, position: int) -> bytes:
     """Return the original of one message as a Segment-shaped message that needs no envelope, for quarantine."""
     envelope = parsed.envelope
@@ -166,7 +178,7 @@ def standalone_message(parsed: Parsed, position: int) -> bytes:
     return _drop_visitor(original, raw)
 
 
-def _build_envelope(readable: bytes, sent: bytes, type_of_route: str | None, limits: Limits) -> Envelope:
+def _build_envelope(readable: bytes, sent: bytes, type_of_route: str | None, limits: Limits) -> Steps[Envelope]:
     if not readable.startswith(b"{"):
         raise InvalidBody("The body must be a JSON object.")
     try:
@@ -182,21 +194,26 @@ def _build_envelope(readable: bytes, sent: bytes, type_of_route: str | None, lim
         raise json_text.refuse_json(readable, error) from None
     if len(batch.batch) > ITEMS_MAX:
         raise InvalidBody(f"The batch has {len(batch.batch)} items; send at most {ITEMS_MAX} in one request.")
+    yield
     items = [bytes(raw) for raw in batch.batch]
     originals = items if readable is sent else json_text.find_originals(items, readable, sent)
+    yield
     if json_text.is_marked(sent):
         originals = [json_text.unmark(original) for original in originals]
     messages_max = limits.batch_messages_max
+    rejections: list[Rejection] = []
+    for index in range(messages_max, len(items)):
+        yield
+        rejections.append(_reject_over_limit(index, items[index], originals[index], limits))
+    context = _collect_shared_context(bytes(batch.context), bytes(batch.integrations), limits)
+    _refuse_expensive_context(context, min(len(items), messages_max), limits)
     return Envelope(
         _decode_write_key(batch.write_key),
         items[:messages_max],
         originals[:messages_max],
         sent_at=timestamps.parse_claimed(bytes(batch.sent_at))[1],
-        context=_collect_shared_context(bytes(batch.context), bytes(batch.integrations), limits),
-        rejections=[
-            _reject_over_limit(index, items[index], originals[index], limits)
-            for index in range(messages_max, len(items))
-        ],
+        context=context,
+        rejections=rejections,
         visitor=bytes(batch.visitor),
     )
 
@@ -207,7 +224,11 @@ def _collect_shared_context(context: bytes, integrations: bytes, limits: Limits)
     for name, raw in (("context", context), ("integrations", integrations)):
         if raw in (b"", b"null"):
             continue
-        too_much = json_text.is_deeper(raw, limits.depth_levels_max) or json_text.holds_long_number(raw)
+        too_much = (
+            len(raw) > limits.message_bytes_max
+            or json_text.is_deeper(raw, limits.depth_levels_max)
+            or json_text.holds_long_number(raw)
+        )
         if too_much or not raw.startswith(b"{"):
             raise InvalidBody(f"`{name}` of the batch must be a JSON object within the limits of a message.")
         if json_text.is_marked(raw):
@@ -215,6 +236,16 @@ def _collect_shared_context(context: bytes, integrations: bytes, limits: Limits)
         members = json_text.decode_members(raw)
         shared |= members if name == "context" else ({"integrations": raw} if members else {})
     return shared
+
+
+def _refuse_expensive_context(context: dict[str, bytes], messages: int, limits: Limits) -> None:
+    """Raise InvalidBody if the copies of the shared context, one in each message, need too much memory."""
+    size = messages * sum(len(name) + len(raw) for name, raw in context.items())
+    if size > limits.inflated_bytes_max:
+        raise InvalidBody(
+            f"`context` and `integrations` of the batch need {size} bytes in all messages together; the limit is "
+            f"{limits.inflated_bytes_max}. Send fewer messages in one request, or a smaller context."
+        )
 
 
 def _reject_over_limit(index: int, raw: bytes, original: bytes, limits: Limits) -> Rejection:

@@ -2,7 +2,8 @@
 
 It runs these steps in order; their names are labels of the metric ``segue_step_seconds``:
 
-- ``normalise``: convert the items of the envelope to messages, rejections and warnings.
+- ``normalise``: convert the items of the envelope to messages, rejections and warnings. A large request waits for its
+  turn (:mod:`app.ingest.parsing_turns`).
 - ``check_plan``: warn about messages that violate the tracking plan, or move them to quarantine.
 - ``append``: store new messages in the ledger and the log, and rejections in quarantine.
 - ``record_conflicts``: store duplicates that differ from the stored message in quarantine.
@@ -21,9 +22,10 @@ import msgspec
 import structlog
 
 from app.config import Settings
-from app.formats.segment import Envelope, Parsed, normalise
+from app.formats.segment import Envelope, Parsed, normalise_in_steps
 from app.ingest.erasure_queue import RequestedErasure, build_erasures
 from app.ingest.group_commit import GroupCommit
+from app.ingest.parsing_turns import ParsingTurns
 from app.ingest.pending_request import PendingRequest, Receipt
 from app.ingest.source_stats import SourceStats
 from app.observability.metrics import Metrics
@@ -71,6 +73,11 @@ class Ingest:
         self._settings = settings
         self._metrics = metrics
         self.source_stats = SourceStats(pool, clock, metrics)
+        self.parsing_turns = ParsingTurns(
+            settings.queue_bytes_max,
+            settings.unfinished_bytes_max,
+            lambda: metrics.count_refused_client("body_memory"),
+        )
         self.after_commit: list[Callable[[], None]] = []
         self.group_commit = GroupCommit(
             pool, registry, settings, clock, metrics, self.source_stats, self._run_after_commit
@@ -91,7 +98,7 @@ class Ingest:
         Raises:
             Overloaded: the queue is full, or the database is unreachable. No message is acknowledged.
         """
-        receipt = await self.group_commit.commit(self._prepare(submission))
+        receipt = await self.group_commit.commit(await self._prepare(submission))
         self.source_stats.count_ignored(submission.source.key, submission.ignored)
         return receipt
 
@@ -100,16 +107,17 @@ class Ingest:
 
         Raise Overloaded if the database is unreachable.
         """
-        request = self._prepare(submission)
+        request = await self._prepare(submission)
         messages = [message for _, message in request.parsed.messages]
         return DryRun(await self.group_commit.dry_run(request), messages)
 
-    def _prepare(self, submission: Submission) -> PendingRequest:
+    async def _prepare(self, submission: Submission) -> PendingRequest:
         """Run the steps before the transaction: normalise and check_plan."""
         with self._metrics.time_step("normalise"):
-            parsed = normalise(
+            steps = normalise_in_steps(
                 submission.envelope, submission.source, submission.received_at, self._settings, submission.peer
             )
+            parsed = await self.parsing_turns.run(steps, submission.size_bytes, has_begun=True)
         parsed, violations = self._check_plan(parsed)
         return PendingRequest(
             source=submission.source.key,

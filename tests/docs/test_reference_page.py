@@ -17,6 +17,7 @@ from app.config import JUNK_IDS, Limits, Settings
 from app.errors import NotFound, Overloaded, RejectionCode, SegueError
 from app.formats.email_phone import REASONS
 from app.formats.segment_message import ID_UNUSABLE, UNUSABLE
+from app.http.connection_limits import STALLED_SECONDS_MAX, Refusal
 from app.http.problems import add_problem_handlers
 from app.main import create_app
 from app.observability.metrics import Metrics, Step
@@ -203,6 +204,21 @@ def test_identity_kinds_junk_ids_and_caps_are_listed() -> None:
 def test_reasons_for_unusable_contacts_are_listed() -> None:
     listed = [row for row in rows(IDENTITIES) if row[0].strip("`") in REASONS]
     assert listed == [[f"`{reason}`", meaning] for reason, meaning in REASONS.items()]
+
+
+def test_refusals_of_clients_are_those_of_the_code() -> None:
+    """Each reason is listed with existing limits, and with an error that has this status and code."""
+    reasons = get_args(Refusal)
+    listed = [row for row in rows(OPERATIONS) if row[0].strip("`") in reasons and len(row) == 4]
+    assert [row[0].strip("`") for row in listed] == list(reasons)
+    errors = {error.code: error.status for error in _subclasses(SegueError)}
+    limits = {variable(name) for name in (*Settings.model_fields, *Limits.model_fields)}
+    for _, _, limit, answer in listed:
+        assert set(re.findall(r"SEGUE_\w+", limit)) <= limits
+        for status, code in re.findall(r"(\d{3}) `(\w+)`", answer):
+            assert errors[code] == int(status)
+    [stalled] = [row for row in listed if row[0] == "`stalled`"]
+    assert f"{STALLED_SECONDS_MAX:.0f} seconds" in stalled[1]
 
 
 def test_definitions_of_a_new_workspace_are_listed() -> None:

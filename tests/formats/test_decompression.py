@@ -9,7 +9,8 @@ import pytest
 
 from app.config import Limits
 from app.errors import BodyTooLarge, InvalidBody
-from app.formats.decompression import inflate
+from app.formats.decompression import STEP_BYTES, inflate, inflate_in_steps
+from app.formats.steps import Steps, at_once
 
 LIMITS = Limits()
 SMALL = Limits(body_bytes_max=1_000, inflated_bytes_max=5_000)
@@ -83,3 +84,24 @@ def test_zip_bomb_is_not_decompressed() -> None:
     bomb = gzip.compress(bytes(50_000_000), compresslevel=1, mtime=0)
     with pytest.raises(BodyTooLarge):
         inflate(bomb, "gzip", LIMITS)
+
+
+@pytest.mark.parametrize("size", [0, 1, STEP_BYTES - 1, STEP_BYTES, STEP_BYTES + 1, 3 * STEP_BYTES, 1_000_003])
+@pytest.mark.parametrize("content", [b"\0", b"ab", bytes(range(256))])
+def test_bodies_of_any_size_are_decompressed_in_steps(size: int, content: bytes) -> None:
+    plain = (content * (size // len(content) + 1))[:size]
+    for encoding, body in (("gzip", gzip.compress(plain)), ("deflate", zlib.compress(plain))):
+        pauses = 0
+
+        def count_pauses(steps: Steps[bytes]) -> Steps[bytes]:
+            nonlocal pauses
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    return end.value
+                pauses += 1
+                yield
+
+        assert at_once(count_pauses)(inflate_in_steps(body, encoding, LIMITS)) == plain
+        assert pauses >= size // STEP_BYTES

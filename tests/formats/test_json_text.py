@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -126,3 +128,15 @@ def test_body_with_too_many_values_is_refused_before_it_is_parsed() -> None:
         with pytest.raises(InvalidBody, match="split it"):
             json_text.refuse_dense(b"[" + b"7" + (separator + b"7") * 200_001 + b"]")
     json_text.refuse_dense(b"[" + b"7" + b",7" * 200_000 + b"]")
+
+
+def test_lone_surrogates_of_a_long_text_are_replaced_without_dividing_pairs() -> None:
+    """A long text is repaired in pieces. Wherever a piece ends, the result is that of one expression."""
+    rng = random.Random(5)
+    pieces = [r"\ud83d\ude00", r"\ud83d", r"\ude00", "x", r"\\", r"\\ud800", r"\u00e4"]
+    for weights in ([1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0]):
+        text = "".join(rng.choices(pieces, weights, k=60_000)).encode()
+        masked = text.replace(rb"\\", b"\xff\xff")
+        lone = rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F].."
+        expected = re.sub(lone, rb"\\u0000", masked).replace(b"\xff\xff", rb"\\")
+        assert json_text.replace_lone_surrogates(text) == expected

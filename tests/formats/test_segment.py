@@ -10,11 +10,12 @@ import pytest
 
 from app.errors import InvalidBody, RejectionCode
 from app.formats.segment import TYPE_OF_ROUTE, read
-from app.formats.segment_message import UNUSUAL_ADDRESSES_MAX
+from app.formats.segment_message import UNUSUAL_ADDRESS_CHARS_MAX
 from app.touchpoint import SourceView
 from tests.support.segment_requests import NOW, SECOND, SETTINGS, SOURCE, kinds, message, parse, rejection, send, track
 
 LONG = "x" * 256
+LIMITS = SETTINGS.limits
 
 
 # Envelope and routes
@@ -424,10 +425,36 @@ def test_source_and_index() -> None:
 
 def test_unusual_email_addresses_per_batch_are_limited() -> None:
     """The messages beyond the limit are rejected, the others are stored; plain addresses do not count."""
-    addresses = [f"jörg{n}@example.com" for n in range(UNUSUAL_ADDRESSES_MAX + 5)]
-    plain = [f"user{n}@example.com" for n in range(UNUSUAL_ADDRESSES_MAX * 2)]
+    addresses = [f"jörg-{n:03}@example.com" for n in range(UNUSUAL_ADDRESS_CHARS_MAX // 20 + 5)]
+    plain = [f"user{n}@example.com" for n in range(300)]
     batch = [{"type": "identify", "userId": "u", "traits": {"email": email}} for email in [*addresses, *plain]]
     parsed = send(*batch)
     assert {rejection.code for rejection in parsed.rejections} == {RejectionCode.TOO_MANY_MESSAGES}
-    assert len(parsed.rejections) == 5
+    assert [rejection.index for rejection in parsed.rejections] == list(range(len(addresses) - 5, len(addresses)))
     assert len(parsed.messages) == len(batch) - 5
+
+
+def test_addresses_that_are_refused_unread_do_not_count() -> None:
+    """A long address costs nothing, so it causes a warning in each message and no rejection."""
+    addresses = [f"{n}{'ü' * 300}@example.com" for n in range(20)] + [f"{n}@{'ü' * 60}.{'ä' * 60}" for n in range(40)]
+    parsed = send(*({"type": "identify", "userId": "u", "traits": {"email": email}} for email in addresses))
+    assert len(parsed.messages) == len(parsed.warnings) == len(addresses)
+
+
+def test_repeated_unusual_address_counts_once() -> None:
+    message = {"type": "identify", "userId": "u", "traits": {"email": "jörg@example.com"}}
+    assert not send(*([message] * UNUSUAL_ADDRESS_CHARS_MAX)).rejections
+
+
+def test_context_of_a_batch_is_limited_like_a_message() -> None:
+    body = json.dumps({"context": {"a": "x" * 40_000}, "batch": [track()]}).encode()
+    with pytest.raises(InvalidBody, match="within the limits of a message"):
+        read(body, "batch", LIMITS)
+
+
+def test_copies_of_the_context_are_limited_in_total() -> None:
+    """Each message gets a copy of the batch's context: 2,500 copies of 30 KB would need 75 MB."""
+    context = {"a": "x" * 30_000}
+    with pytest.raises(InvalidBody, match="Send fewer messages"):
+        read(json.dumps({"context": context, "batch": [track()] * 500}).encode(), "batch", LIMITS)
+    assert len(read(json.dumps({"context": context, "batch": [track()] * 100}).encode(), "batch", LIMITS).items) == 100

@@ -404,7 +404,7 @@ async def test_body_without_a_key_is_not_parsed(serve, monkeypatch: pytest.Monke
         raise AssertionError("the body is parsed")
 
     async with serve() as target:
-        monkeypatch.setattr("app.api.collect.read", fail)
+        monkeypatch.setattr("app.api.collect.read_in_steps", fail)
         body = b'{"batch":[' + b"{}," * 1_000 + b"{}]}"
         answer = await target.exchange(b"POST /v1/batch HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         assert (answer.status, answer.code) == (401, "unauthorized")
@@ -495,7 +495,7 @@ class RecordedConnection:
     """A connection that records how it was ended."""
 
     def __init__(self) -> None:
-        self.address = "127.0.0.1"
+        self.address: str | None = "127.0.0.1"
         self.end = ""
 
     def end_phase(self, phase: Phase) -> None:
