@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import asyncpg
 import typer
@@ -22,6 +22,9 @@ from app.observability import logging
 from app.postgres.embedded import EmbeddedPostgresError
 from app.postgres.migrate import MigrationFailed
 from app.registry.bootstrap import FirstKeys
+
+_SEND_BUFFER_BYTES: Final = 131_072
+"""Memory of the kernel for responses of one connection. By default, a client that reads nothing occupies 4 MB."""
 
 out = Console()
 err = Console(stderr=True)
@@ -56,6 +59,7 @@ def bind_port(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # Connections inherit it.
     try:
         listener.bind((settings.host, settings.port))
     except OSError as error:

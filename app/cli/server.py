@@ -11,6 +11,7 @@ import uvicorn
 
 from app import main
 from app.background.process import BackgroundProcess
+from app.cli.open_files import raise_open_files_limit
 from app.config import Settings
 from app.http.server_protocol import create_protocol_class
 
@@ -31,6 +32,7 @@ def run_server(
     settings: Settings, background: BackgroundProcess | None, listener: socket.socket, *, worker: bool
 ) -> bool:
     """Serve until SIGINT or SIGTERM; return False if the application could not start."""
+    raise_open_files_limit(settings)
     app = main.create_app(settings, worker=worker, tune_gc=True, background=background)
     config = uvicorn.Config(
         app,
