@@ -7,7 +7,7 @@ idle service responds after a single commit.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -114,7 +114,7 @@ class GroupCommit:
         request.answer = asyncio.get_running_loop().create_future()
         self._queue.append(request)
         self._queue_bytes += request.size_bytes
-        self._queue_messages += len(request.parsed.messages)
+        self._queue_messages += request.size
         self._metrics.set_queue(self._queue_bytes, len(self._queue))
         self._flush_if_due()
         return await request.answer
@@ -188,11 +188,11 @@ class GroupCommit:
         messages = 0
         while self._queue and (not requests or messages < self._settings.flush_messages_max):
             request = self._queue.popleft()
-            if request_messages_max is not None and len(request.parsed.messages) > request_messages_max:
+            if request_messages_max is not None and request.size > request_messages_max:
                 skipped.append(request)
                 continue
             self._queue_bytes -= request.size_bytes
-            messages += len(request.parsed.messages)
+            messages += request.size
             requests.append(request)
         self._queue.extendleft(reversed(skipped))
         self._queue_messages -= messages
@@ -231,11 +231,13 @@ class GroupCommit:
         self._metrics.count_outcome("duplicate", receipt.duplicate)
         self._metrics.count_outcome("rejected", receipt.rejected)
         self._source_stats.count_duplicates(request.source, receipt.duplicate)
-        for rejection in receipt.rejections:
-            self._metrics.count_rejection(rejection.code)
-            self._source_stats.count_rejected(request.source, rejection.code)
-            if (violation := request.violations.get((rejection.index, rejection.message_id))) is not None:
-                self._source_stats.count_violation(violation)
+        for code, times in Counter(rejection.code for rejection in receipt.rejections).items():
+            self._metrics.count_rejections(code, times)
+            self._source_stats.count_rejected(request.source, code, times)
+        if request.violations:
+            for rejection in receipt.rejections:
+                if (violation := request.violations.get((rejection.index, rejection.message_id))) is not None:
+                    self._source_stats.count_violation(violation)
         for warning in receipt.warnings:
             self._source_stats.count_warning(request.source, warning)
 

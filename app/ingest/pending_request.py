@@ -56,6 +56,11 @@ class PendingRequest(msgspec.Struct):
         return not self.parsed.messages and not self.erasures and not self.quarantine_rows
 
     @property
+    def size(self) -> int:
+        """Number of messages and rejections. A rejection costs less than a message, but needs a row in quarantine."""
+        return len(self.parsed.messages) + len(self.parsed.rejections)
+
+    @property
     def quarantine_rows(self) -> list[QuarantineRow]:
         if not self.quarantines_rejections:
             return []

@@ -133,9 +133,9 @@ class SourceStats:
     def count_duplicates(self, source: str, messages: int) -> None:
         self._count_outcome(source, "duplicate", messages)
 
-    def count_rejected(self, source: str, code: str) -> None:
-        """Count one rejection with this code."""
-        self._count_outcome(source, "rejected", 1, code)
+    def count_rejected(self, source: str, code: str, times: int) -> None:
+        """Count rejections with this code."""
+        self._count_outcome(source, "rejected", times, code)
 
     def count_warning(self, source: str, warning: Warning) -> None:
         self._count_outcome(source, "warned", 1, f"{warning.code}:{warning.reason}" if warning.reason else warning.code)

@@ -160,8 +160,8 @@ class Metrics:
         if n:
             self._messages.labels(name).inc(n)
 
-    def count_rejection(self, code: str) -> None:
-        self._rejections.labels(code).inc()
+    def count_rejections(self, code: str, times: int) -> None:
+        self._rejections.labels(code).inc(times)
 
     def count_refused_webhook(self, kind: str, reason: str) -> None:
         """Count a refused webhook; ``reason`` is missing, wrong, stale or replayed."""
