@@ -35,7 +35,7 @@ _LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _LONE_SURROGATE = re.compile(_HIGH + rb"(?!" + _LOW + rb")|(?<!" + _HIGH + rb")" + _LOW)
 _START_OF_SURROGATE = re.compile(_HIGH + rb"|(?<!" + _HIGH + rb")" + _LOW)
 """Place where a text can be divided without dividing a pair of surrogates."""
-_SURROGATES_PIECE_BYTES: Final = 100_000
+_SURROGATES_PIECE_BYTES: Final = 32_768
 _ESCAPED_BACKSLASH: Final = rb"\\"
 _MASK: Final = b"\xff\xff"
 """Placeholder for an escaped backslash, so that every remaining backslash starts an escape. It is never valid UTF-8."""

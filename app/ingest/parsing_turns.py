@@ -1,7 +1,7 @@
 """Turns of large requests: their bodies are parsed one at a time, in slices, so that small requests do not wait.
 
 Parsing a body at its size limits takes about 0.1 seconds. It stays on the event loop, because a thread would compete
-for the interpreter: then each callback of the loop would wait up to 5 ms.
+for the interpreter, which delays other requests more (docs/decisions/parsing-turns.md).
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ import socket
 import threading
 import time
 from base64 import b64encode
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 ADDRESS: Final = "127.0.0.1"
 _SEND_SECONDS_MAX: Final = 60.0
@@ -106,37 +107,70 @@ def _hold_connections(port: int, connections: int, content: bytes, seconds: floa
         client.close()
 
 
-def read_nothing(port: int, connections: int = 200, seconds: float = 10.0) -> None:
+def read_nothing(port: int, path: str = "/openapi.json", connections: int = 200, seconds: float = 10.0) -> None:
     """Request a large document on each connection, and read nothing of it."""
-    _hold_connections(port, connections, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 30, seconds)
+    _hold_connections(port, connections, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 30, seconds)
 
 
-def send_gzip_of_empty_messages(port: int, requests: int = 40) -> None:
-    """Send batches of 1.3 million empty messages, 4 KB as gzip, without a key."""
-    body = gzip.compress(b'{"batch":[' + b"{}," * 1_330_000 + b"{}]}")
-    _post_repeatedly(port, body, requests, "Content-Encoding: gzip\r\n")
+def request_all_pages(port: int, connections: int = 20, seconds: float = 10.0) -> None:
+    """Request the pages and documents of the site again and again, and discard the responses."""
+    paths = ("/", "/docs", "/docs/guides", "/docs/guides/rules", "/docs/guides/reference/http", "/docs/openapi.json")
+    content = b"".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for path in paths)
+    _run_in_threads(connections, _repeat_requests, port, content * 10, seconds)
 
 
-def send_long_addresses(port: int, write_key: str, requests: int = 3) -> None:
-    """Send batches of 2,500 identify calls, each with another long internationalised email address."""
+def _repeat_requests(port: int, content: bytes, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    with connect(port) as client, suppress(OSError):
+        reader = threading.Thread(target=_discard_responses, args=(client, seconds))
+        reader.start()
+        client.settimeout(1.0)
+        while time.monotonic() < end:
+            _send_until(client, content, end)
+        client.shutdown(socket.SHUT_RDWR)
+        reader.join()
+
+
+def _run_in_threads(number: int, function: Callable[..., None], *arguments: Any) -> None:
+    threads = [threading.Thread(target=function, args=arguments) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def build_batch(items: list[bytes], **members: str) -> bytes:
+    """Return a compressed batch; ``members`` are further fields of the envelope."""
+    fields = "".join(f"{json.dumps(name)}:{json.dumps(value)}," for name, value in members.items())
+    return gzip.compress(b"{" + fields.encode() + b'"batch":[' + b",".join(items) + b"]}")
+
+
+def send_batches(port: int, body: bytes, write_key: str = "", connections: int = 8, seconds: float = 10.0) -> None:
+    """Send a body on several connections at once, again and again; without a key if the body contains it."""
+    headers = "Content-Encoding: gzip\r\n"
+    if write_key:
+        headers += f"Authorization: Basic {b64encode(f'{write_key}:'.encode()).decode()}\r\n"
+    _run_in_threads(connections, _post_repeatedly, port, body, headers, seconds)
+
+
+def build_long_addresses() -> bytes:
+    """Return a batch of 2,500 identify calls, each with another email address whose domain costs most."""
     rng = random.Random(7)
-    for _ in range(requests):
-        batch = [
-            {"type": "identify", "userId": f"u-{n}", "traits": {"email": _long_address(rng)}} for n in range(2_500)
-        ]
-        body = gzip.compress(json.dumps({"batch": batch}, ensure_ascii=False).encode())
-        key = b64encode(f"{write_key}:".encode()).decode()
-        _post_repeatedly(port, body, 1, f"Content-Encoding: gzip\r\nAuthorization: Basic {key}\r\n")
+    messages = (
+        {"type": "identify", "userId": f"u-{n}", "traits": {"email": _build_long_address(rng)}} for n in range(2_500)
+    )
+    return build_batch([json.dumps(message, ensure_ascii=False).encode() for message in messages])
 
 
-def _long_address(rng: random.Random) -> str:
-    labels = (chr(0xE4 + rng.randrange(20)) + "ü" * rng.randrange(20, 28) for _ in range(4))
-    return f"{'ö' * 30}{rng.randrange(1_000_000)}@{'.'.join(labels)}.example.com"
+def _build_long_address(rng: random.Random) -> str:
+    labels = ("".join(chr(0x4E00 + rng.randrange(5_000)) for _ in range(19)) for _ in range(3))
+    return f"{'ö' * 30}@{'.'.join(labels)}.com"
 
 
-def _post_repeatedly(port: int, body: bytes, requests: int, headers: str) -> None:
+def _post_repeatedly(port: int, body: bytes, headers: str, seconds: float) -> None:
     head = f"POST /v1/batch HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode()
-    for _ in range(requests):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         with connect(port) as client, suppress(OSError):
             client.sendall(head + body)
             client.recv(65_536)
