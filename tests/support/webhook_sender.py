@@ -22,7 +22,7 @@ from tests.support.tool_fixture import NOW, Case, Fixture
 
 WRITTEN_BY_MESSAGES = (
     *("ledger", "touchpoints", "identities", "links", "customers", "transitions", "deferred", "quarantine"),
-    *("used_tokens", "erasure_requests"),
+    *("used_tokens", "erasure_requests", "object_owners", "older_points", "checkpoints"),
 )
 
 

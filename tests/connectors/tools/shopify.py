@@ -82,7 +82,6 @@ FIXTURE = Fixture(
             "email:user@example.com",
             "anonymous_id:v-1",
             "shopify_customer:115310627314723954",
-            "shopify_order:820982911946154508",
         ),
         headers=CONNECTOR.sample_headers,
     ),
@@ -165,7 +164,6 @@ FIXTURE = Fixture(
             "fulfillments/create",
             {"id": 5, "order_id": 7, "created_at": _AT, "tracking_company": "DHL", "email": "user@example.com"},
             Touchpoint("Order Shipped", "shop", _AT, {"order_id": "7", "shipment_id": "5", "carrier": "DHL"}),
-            identities=("shopify_order:7",),
         ),
         _case(
             "a delivered shipment",
