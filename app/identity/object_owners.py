@@ -3,8 +3,9 @@
 An order is not an identity of a person: a person can have thousands. A message with an object and a person stores the
 person as the object's owner. A later message with the object alone, such as a refund, belongs to the owner.
 
-A message with the object alone can also arrive first. The object is then an identity of a customer of its own, and the
-message that names its owner links the two customers, as it would link two identities.
+A message with the object alone can also arrive first. The object is then an identity of a customer of its own, and
+messages that name its owner link the two customers, as they would link two identities. Messages of other persons do not
+link them, so two persons with one order are never one customer.
 
 Only servers decide who owns an object. For a public key, an object is an identity like any other, which it can claim
 but not take away from its owner.
@@ -49,7 +50,13 @@ async def attribute_objects(connection: Connection, messages: Sequence[Message])
 
     An object stays an identity of its messages if a message contained it before its owner was known.
     """
-    objects = {identity: None for message in messages for identity in _split(message)[1]}
+    objects = {
+        identity: None
+        for message in messages
+        if message.trust == "server"
+        for identity in message.identities
+        if identity.kind in OBJECT_KINDS
+    }
     if not objects:
         return messages
     owners = await _store_owners(connection, messages, sorted(objects, key=lambda identity: identity.id))
@@ -91,8 +98,10 @@ def _attribute(message: Message, owners: dict[Identity, _Owner]) -> Message:
     persons, objects = _split(message)
     if not objects:
         return message
-    linked = [identity for identity in objects if owners[identity].is_identity]
     if persons:
+        linked = [
+            identity for identity in objects if owners[identity].is_identity and owners[identity].identity in persons
+        ]
         identities = [*persons, *linked]
     else:
         owned_by = [owner for identity in objects if (owner := owners[identity].identity) is not None]

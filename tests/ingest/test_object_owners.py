@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ import pytest
 from app.formats.timestamps import rfc3339
 from app.ingest import group_commit
 from app.projection.project import project_messages
-from app.touchpoint import DAY, HOUR
+from app.touchpoint import DAY, HOUR, SECOND
 from tests.support.pipeline import Pipeline, running_pipeline
 
 NOW = 1_760_000_000_000_000
 ORDERS = 300
+MANY_ORDERS = 5_000
 
 
 def message(name: str, number: int, t: int, order: int, **person: str) -> dict[str, Any]:
@@ -59,6 +61,23 @@ async def customers(pipeline: Pipeline) -> dict[str, set[str]]:
 async def identities(pipeline: Pipeline) -> set[str]:
     rows = await pipeline.pool.fetch("SELECT kind || ':' || value AS identity FROM identities")
     return {row["identity"] for row in rows}
+
+
+async def rows_read(pipeline: Pipeline) -> int:
+    """Return how many rows of the identity graph all statements have read so far."""
+    connections = [await pipeline.pool.acquire() for _ in range(pipeline.pool.get_max_size())]
+    for statement in ("SELECT pg_stat_force_next_flush()", "SELECT 1"):
+        for connection in connections:
+            await connection.execute(statement)
+    rows: int = await connections[0].fetchval(
+        """
+        SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables
+        WHERE relname IN ('identities', 'links', 'object_owners', 'customers')
+        """
+    )
+    for connection in connections:
+        await pipeline.pool.release(connection)
+    return rows
 
 
 BOTH = {"user_id:u1": {"Order Completed", "Order Refunded"}}
@@ -114,6 +133,53 @@ async def test_first_owner_of_an_order_stays(database_url: str) -> None:
         }
 
 
+@pytest.mark.parametrize("arrival", list(itertools.permutations(range(3))), ids=str)
+async def test_one_order_of_two_persons_does_not_join_them(database_url: str, arrival: tuple[int, ...]) -> None:
+    async with running_pipeline(database_url, NOW) as pipeline:
+        messages = [
+            refund(7),
+            order(7, email="first@example.com"),
+            order(7, email="second@example.com") | {"messageId": "of the second"},
+        ]
+        for number in arrival:
+            await pipeline.send([messages[number]])
+        first_owner = next("second" if number == 2 else "first" for number in arrival if number != 0)
+        refunded = {"Order Completed", "Order Refunded"}
+        assert await customers(pipeline) == {
+            f"email:{person}@example.com": refunded if person == first_owner else {"Order Completed"}
+            for person in ("first", "second")
+        }
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_any_order_of_arrival_ends_with_the_same_customers(database_url: str, seed: int) -> None:
+    """Guests register later, and their orders and refunds arrive in batches of any size, at two servers."""
+    shuffler = random.Random(seed)
+    persons = [f"u{number}" for number in range(4)]
+    messages: list[dict[str, Any]] = []
+    for place, person in enumerate(persons):
+        guest, user = {"email": f"{person}@example.com"}, {"userId": person}
+        messages.append(order(1_000 * place, NOW - DAY, **guest, **user))
+        for number in range(1_000 * place + 1, 1_000 * place + 9):
+            messages.append(order(number, NOW - DAY + number, **shuffler.choice([guest, user, {**guest, **user}])))
+            messages += [refund(number, NOW - HOUR + number, nth) for nth in range(shuffler.randrange(3))]
+    shuffler.shuffle(messages)
+    async with running_pipeline(database_url, NOW) as first, running_pipeline(database_url, NOW) as second:
+        while messages:
+            halves = [messages[:3], messages[3 : (end := shuffler.randrange(4, 12))]]
+            await asyncio.gather(*(server.send(half) for server, half in zip((first, second), halves, strict=True)))
+            messages = messages[end:]
+        rows = await first.pool.fetch(
+            """
+            SELECT DISTINCT i.customer_id, (t.properties ->> 'order_id')::int / 1000 AS person
+            FROM touchpoints t LEFT JOIN identities i ON i.id = t.identity_id
+            """
+        )
+        assert sorted(row["person"] for row in rows) == list(range(len(persons)))
+        assert len({row["customer_id"] for row in rows} - {None}) == len(persons)
+        assert await first.pool.fetchval("SELECT count(*) FROM customers") == len(persons)
+
+
 async def test_refund_follows_the_merge_of_a_guest_with_a_user(database_url: str) -> None:
     async with running_pipeline(database_url, NOW) as pipeline:
         await pipeline.send([order(7, email="guest@example.com")])
@@ -141,6 +207,24 @@ async def test_failed_flush_stores_the_owner_with_its_message(
         await pipeline.worker.project_deferred()
         assert await customers(pipeline) == BOTH
         assert await identities(pipeline) == {"user_id:u1", "email:u1@example.com"}
+
+
+async def test_message_of_a_customer_with_thousands_of_orders_reads_few_rows(database_url: str) -> None:
+    async with running_pipeline(database_url, NOW) as pipeline:
+        for start in range(0, MANY_ORDERS, 500):
+            await pipeline.send([order(number, NOW - DAY + number * SECOND) for number in range(start, start + 500)])
+        late = NOW - 2 * DAY
+        messages = {
+            "a refund of the last order": refund(MANY_ORDERS - 1),
+            "a further order": order(MANY_ORDERS),
+            "an order that arrives late": order(MANY_ORDERS + 1, late),
+            "a late login": order(MANY_ORDERS + 2, late, userId="u1", anonymousId="a1"),
+        }
+        for name, sent_message in messages.items():
+            before = await rows_read(pipeline)
+            await pipeline.send([sent_message])
+            assert await rows_read(pipeline) - before < 30, name
+        assert await pipeline.pool.fetchval("SELECT count(*) FROM identities") == 3
 
 
 async def test_flush_without_objects_runs_the_same_statements(database_url: str) -> None:
