@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from app.postgres.pool import Connection
+from app.postgres.pool import Connection, Pool
 from app.touchpoint import Identity, Message
 
 OBJECT_KINDS: Final = frozenset({"shopify_order"})
@@ -35,6 +35,10 @@ ON CONFLICT (id) DO UPDATE
 SET owner_kind = coalesce(o.owner_kind, excluded.owner_kind),
     owner_value = coalesce(o.owner_value, excluded.owner_value)
 RETURNING id, owner_kind, owner_value, is_identity
+"""
+
+_OWNERS = """
+SELECT id, owner_kind, owner_value FROM object_owners WHERE id = ANY($1::uuid[]) AND owner_kind IS NOT NULL
 """
 
 
@@ -61,6 +65,12 @@ async def attribute_objects(connection: Connection, messages: Sequence[Message])
         return messages
     owners = await _store_owners(connection, messages, sorted(objects, key=lambda identity: identity.id))
     return [_attribute(message, owners) for message in messages]
+
+
+async def read_owners(connection: Connection | Pool, object_ids: Sequence[bytes]) -> dict[bytes, Identity]:
+    """Return the identity of the owner by object id. Objects without a known owner are missing from the result."""
+    rows = await connection.fetch(_OWNERS, object_ids)
+    return {id: Identity(kind, value) for id, kind, value in rows}
 
 
 async def _store_owners(

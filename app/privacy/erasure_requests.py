@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
+from app.identity.object_owners import OBJECT_KINDS, read_owners
 from app.postgres.pool import Pool
 from app.touchpoint import derive_identity_id
 
 
 class ErasureRequest(msgspec.Struct):
-    """One erasure request. ``customer`` is the current customer of the identity; None if unknown or already erased."""
+    """One erasure request.
+
+    ``customer`` is the current customer of the identity, or of the owner of the object; None if unknown or erased.
+    """
 
     id: int
     source: str
@@ -37,8 +41,11 @@ async def list_erasure_requests(
     """
     rows = await pool.fetch(_PAGE, (1 << 63) - 1 if before is None else before, include_handled, items_max)
     requests = [ErasureRequest(*row) for row in rows]
-    identities = [derive_identity_id(request.kind, request.value) for request in requests]
-    customers = {row["id"]: row["customer_id"] for row in await pool.fetch(_CUSTOMERS, identities)}
-    for request, identity in zip(requests, identities, strict=True):
-        request.customer = customers.get(identity)
+    ids = [derive_identity_id(request.kind, request.value) for request in requests]
+    object_ids = [id for id, request in zip(ids, requests, strict=True) if request.kind in OBJECT_KINDS]
+    owners = await read_owners(pool, object_ids) if object_ids else {}
+    ids = [owners[id].id if id in owners else id for id in ids]
+    customers = {row["id"]: row["customer_id"] for row in await pool.fetch(_CUSTOMERS, ids)}
+    for request, id in zip(requests, ids, strict=True):
+        request.customer = customers.get(id)
     return requests

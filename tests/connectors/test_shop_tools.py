@@ -91,6 +91,26 @@ async def test_shopify_refund_and_shipment_belong_to_the_customer_of_the_order(
         assert await _names(tools, "anonymous_id:v-1") == names
 
 
+async def test_shopify_refund_belongs_to_a_guest_who_registers(tools: WebhookSender) -> None:
+    """The deliveries arrive in every order. The guest registers with another address."""
+    registered = {"id": 115, "email": "registered@example.com", "updated_at": "2026-05-04T11:00:00Z"}
+    cart = [{"name": "user_id", "value": "user-1"}]
+    deliveries: list[tuple[str, dict[str, Any]]] = [
+        ("orders/create", shopify._order()),
+        ("refunds/create", {"id": 9, "order_id": 7, "transactions": [{"kind": "refund", "amount": "1.00"}]}),
+        ("checkouts/create", {"id": 1, "token": "t-1", "email": "user@example.com", "note_attributes": cart}),
+        ("checkouts/update", {"id": 2, "token": "t-2", "customer": registered, "note_attributes": cart}),
+    ]
+    names = ["Checkout Started", "Checkout Updated", "Order Completed", "Order Refunded"]
+    await tools.add(shopify.FIXTURE)
+    for turn in permutations(deliveries):
+        for n, delivery in enumerate(turn):
+            await _send(tools, shopify.FIXTURE, *delivery, n=n)
+        for who in ("user_id:user-1", "email:user@example.com", "shopify_customer:115"):
+            assert await _names(tools, who) == names
+        await tools.forget_all_messages()
+
+
 @pytest.mark.parametrize(
     ("redact", "identities"),
     [
@@ -111,7 +131,8 @@ async def test_shopify_redact_queues_an_erasure_per_identity(
     assert (receipt["accepted"], receipt["ignored"]) == (0, 0)
     requests = (await tools.ask("GET", "/v1/erasure-requests"))["items"]
     assert {(request["kind"], request["value"]) for request in requests} == identities
-    await tools.ask("GET", "/v1/customers/email:user@example.com")
+    customer = await tools.ask("GET", "/v1/customers/email:user@example.com")
+    assert {request["customer"] for request in requests} == {customer["id"]}
 
 
 async def test_woocommerce_customer_ids_are_scoped_to_the_shop(tools: WebhookSender) -> None:
