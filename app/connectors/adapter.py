@@ -53,7 +53,10 @@ class Call(msgspec.Struct, kw_only=True):
     email: Any = None
     phone: Any = None
     ids: Mapping[str, Any] = {}
-    """Vendor ids by identity kind, such as ``{"zendesk_user": 123}``. The value is a list if a person has several."""
+    """Vendor ids by identity kind, such as ``{"zendesk_user": 123}``. The value is a list if a person has several.
+
+    A kind in ``app.identity.object_owners.OBJECT_KINDS`` is not an identity but an object of the person.
+    """
     previous_id: Any = None
     """The former user id of ``user_id``, for an alias call."""
     traits: Mapping[str, Any] = {}
