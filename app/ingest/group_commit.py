@@ -53,7 +53,7 @@ _SECOND_FLUSH_MESSAGES: Final = 200
 _SLOW_FLUSH_SECONDS: Final = 0.03
 """Duration of a flush after which small requests no longer wait for it, but get a flush of their own."""
 
-_EXPRESS_FLUSHES_MAX: Final = 3
+_EXPRESS_FLUSHES_MAX: Final = 2
 """Maximum number of flushes of small requests beside slow ones."""
 
 _SMALL_REQUEST_MESSAGES: Final = 10
