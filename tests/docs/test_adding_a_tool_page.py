@@ -53,11 +53,13 @@ def test_invalid_events_of_the_example(parcels: Fixture) -> None:
 def test_mentioned_functions_and_fields_exist() -> None:
     from app.connectors import adapter
     from app.formats import event_names
+    from app.identity import object_owners
 
     named = set(re.findall(r"`(\w+)[`(]", read(PAGE)))
     names = {
         *dir(adapter),
         *dir(event_names),
+        *dir(object_owners),
         *adapter.Call.__struct_fields__,
         *adapter.Connector.__slots__,
         "ignored",

@@ -134,7 +134,7 @@ async def test_first_owner_of_an_order_stays(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("arrival", list(itertools.permutations(range(3))), ids=str)
-async def test_one_order_of_two_persons_does_not_join_them(database_url: str, arrival: tuple[int, ...]) -> None:
+async def test_order_does_not_join_two_persons(database_url: str, arrival: tuple[int, ...]) -> None:
     async with running_pipeline(database_url, NOW) as pipeline:
         messages = [
             refund(7),
