@@ -17,6 +17,7 @@ PERSON = {"user_id:u1", "email:u1@example.com"}
 
 
 async def migrate_again(pipeline: Pipeline) -> None:
+    assert pipeline.settings.database_url is not None
     await pipeline.pool.execute("DELETE FROM object_owners; UPDATE alembic_version SET version_num = '0011'")
     assert await migrate.upgrade(pipeline.settings.database_url or "") is True
 
