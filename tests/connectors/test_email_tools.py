@@ -91,6 +91,13 @@ async def test_mailgun_refuses_token_digits_moved_into_the_timestamp(digits: int
     assert (await send(0)).json()["accepted"] == 1
 
 
+async def test_mailgun_form_with_invalid_utf8_is_refused_without_a_signature(tools: WebhookSender) -> None:
+    await tools.add(MAILGUN)
+    for body in (b"=\x80", b"event=opened&signature=\xff&token=%ff"):
+        headers = {"content-type": "application/x-www-form-urlencoded"}
+        assert (await tools.client.post(tools.url(), content=body, headers=headers)).status_code == 401
+
+
 async def test_mailgun_retry_with_a_new_token_is_a_duplicate(tools: WebhookSender) -> None:
     secret = await tools.add(MAILGUN)
     receipts = []

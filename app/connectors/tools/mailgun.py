@@ -86,7 +86,7 @@ def _read_proof(body: bytes) -> dict[str, str]:
         else:
             decode_form(body)
             # The sender's variables precede Mailgun's fields and may have the same names: the last value counts.
-            fields = dict(parse_qsl(body.decode(), keep_blank_values=True))
+            fields = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
     except Unreadable:
         fields = {}
     return {name: str(fields.get(name) or "") for name in _PROOF_NAMES}
