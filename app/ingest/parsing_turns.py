@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from app.errors import Overloaded
 from app.formats.steps import Steps
 
-SLICE_SECONDS: Final = 0.005
+SLICE_SECONDS: Final = 0.002
 """Time after which a computation gives way to the other tasks of the event loop."""
 SMALL_BYTES: Final = 16_384
 """Maximum size of a request that does not wait for its turn before it begins."""

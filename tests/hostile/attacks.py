@@ -107,12 +107,12 @@ def _hold_connections(port: int, connections: int, content: bytes, seconds: floa
         client.close()
 
 
-def read_nothing(port: int, path: str = "/openapi.json", connections: int = 200, seconds: float = 10.0) -> None:
+def read_nothing(port: int, path: str = "/openapi.json", connections: int = 200, seconds: float = 7.0) -> None:
     """Request a large document on each connection, and read nothing of it."""
     _hold_connections(port, connections, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 30, seconds)
 
 
-def request_all_pages(port: int, connections: int = 20, seconds: float = 10.0) -> None:
+def request_all_pages(port: int, connections: int = 20, seconds: float = 7.0) -> None:
     """Request the pages and documents of the site again and again, and discard the responses."""
     paths = ("/", "/docs", "/docs/guides", "/docs/guides/rules", "/docs/guides/reference/http", "/docs/openapi.json")
     content = b"".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for path in paths)
@@ -145,7 +145,7 @@ def build_batch(items: list[bytes], **members: str) -> bytes:
     return gzip.compress(b"{" + fields.encode() + b'"batch":[' + b",".join(items) + b"]}")
 
 
-def send_batches(port: int, body: bytes, write_key: str = "", connections: int = 8, seconds: float = 10.0) -> None:
+def send_batches(port: int, body: bytes, write_key: str = "", connections: int = 8, seconds: float = 7.0) -> None:
     """Send a body on several connections at once, again and again; without a key if the body contains it."""
     headers = "Content-Encoding: gzip\r\n"
     if write_key:
