@@ -30,6 +30,10 @@ from app.http.responses import encode_json
 _END: Final = b"\r\n\r\n"
 """End of a head, and of a chunked body with or without trailers."""
 _CHUNKED_PIECE_BYTES_MAX: Final = 16_384
+_TURN_BYTES_MAX: Final = 16_384
+"""Bytes that one connection parses before the event loop serves the others."""
+_PIECE_BYTES: Final = 256
+"""Bytes of a turn that each piece uses up at least: a body of blank lines has a piece in every four bytes."""
 _DISCARDED_BYTES_MAX: Final = 1_000_000
 """Bytes that are read and discarded after a response to an incomplete request, so that the client gets the response."""
 _HEADER_BYTES: Final = 160
@@ -116,6 +120,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._has_begun = False
         """True from the first byte of a request to the end of its response."""
         self._discarded_bytes = 0
+        self._is_turn_due = False
         self._refusal: SegueError | None = None
 
     # ------------------------------------------------------------------------------------------ connection
@@ -200,10 +205,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._parse_input()
 
     def _parse_input(self) -> None:
-        """Parse until a request is complete; the next one is parsed after the client has read most of the response."""
+        """Parse until a request is complete; the next one is parsed after the client has read most of the response.
+
+        A chunked body can need far more time than its size suggests, so other connections take turns with it.
+        """
         size = len(self._input)
+        turn_bytes_left = _TURN_BYTES_MAX
         while self._offset < size and not self._must_wait():
+            if turn_bytes_left <= 0:
+                self._parse_later()
+                break
             end = self._find_piece_end(self._input, self._offset, size)
+            turn_bytes_left -= max(end - self._offset, _PIECE_BYTES)
             piece = memoryview(self._input)[self._offset : end]
             self._offset = end
             self._parse_piece(piece)
@@ -216,6 +229,16 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._drop_input()
         self._report()
+
+    def _parse_later(self) -> None:
+        if not self._is_turn_due:
+            self._is_turn_due = True
+            self.loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._is_turn_due = False
+        if self._phase is not Phase.CLOSING:
+            self._parse_input()
 
     def _must_wait(self) -> bool:
         return self._phase in (Phase.RESPONSE, Phase.CLOSING) or (self._phase is Phase.IDLE and self.flow.write_paused)

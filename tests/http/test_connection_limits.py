@@ -206,6 +206,21 @@ async def test_chunked_body_in_any_pieces_is_read(serve) -> None:
             assert (await peer.read_answer()).status == 200, size
 
 
+@pytest.mark.parametrize("chunk", [b"3a980\r\n" + b"\r\n\r\n" * 60_000 + b"\r\n", b"1\r\na\r\n" * 400_000])
+async def test_expensive_chunked_body_gives_way_to_other_connections(serve, chunk: bytes) -> None:
+    async with serve() as target:
+        quiet = await target.connect()
+        await quiet.exchange(GET)
+        attacker = await target.connect()
+        attack = asyncio.create_task(attacker.exchange(CHUNKED.partition(b"2\r\n")[0] + chunk + b"0\r\n\r\n"))
+        answers = 0
+        while not attack.done():
+            assert (await quiet.exchange(GET)).status == 200
+            answers += 1
+        assert (await attack).status in (400, 401)
+        assert answers >= 12
+
+
 async def test_malformed_request_is_refused(serve) -> None:
     async with serve() as target:
         peer = await target.connect()
