@@ -32,6 +32,7 @@ from app.http.direct_route import DirectRoute
 from app.http.responses import JSON, encode_json, is_etag_match, json_response
 from app.http.write_keys import authenticate_write_key
 from app.queries.live_updates import VisitorStream
+from app.queries.replay_limit import HeavyPageRead, HeavyRead
 from app.registry import visitor_tokens
 from app.registry.access import WriteKeyGrant
 from app.registry.visitor_tokens import Visitor
@@ -114,7 +115,11 @@ async def get_me(request: Request) -> Response:
     """Return the public journeys, segments and traits of the visitor whom the token identifies."""
     services = get_services(request)
     _, grant, visitor = await _authenticate_visitor(request, services)
-    tag, body = encode_public_profile(await read_public_profile(services, grant, visitor))
+    try:
+        profile = await read_public_profile(services, grant, visitor)
+    except HeavyRead:
+        raise HeavyPageRead from None
+    tag, body = encode_public_profile(profile)
     headers = {"etag": f'W/"{tag}"', "cache-control": "private, no-cache"}
     if is_etag_match(request.headers.get("if-none-match"), headers["etag"]):
         return Response(None, 304, headers)

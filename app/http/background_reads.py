@@ -23,6 +23,9 @@ from app.http.disconnects import run_until_disconnect
 FORWARDED_MAX: Final = 16
 """Maximum number of reads that wait for the background process at a time."""
 
+PAGES_FORWARDED_MAX: Final = 4
+"""Maximum number of reads of pages among them."""
+
 _CONNECT_SECONDS_MAX: Final = 5.0
 """Time to wait for a background process that starts: longer than a start, shorter than the patience of a client."""
 
@@ -47,6 +50,7 @@ class BackgroundReads:
         self.is_running = is_running
         self._http = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(socket)), timeout=None)
         self._forwarded: set[asyncio.Task[Response]] = set()
+        self._of_pages: set[asyncio.Task[Response]] = set()
         self._is_stopping = False
 
     async def close(self) -> None:
@@ -58,7 +62,7 @@ class BackgroundReads:
         for task in self._forwarded:
             task.cancel()
 
-    async def forward(self, request: Request) -> Response:
+    async def forward(self, request: Request, *, is_from_page: bool = False) -> Response:
         """Return the response of the background process; give up the read if the client disconnects.
 
         Raises:
@@ -68,8 +72,12 @@ class BackgroundReads:
             raise Overloaded("The server is stopping.", _RETRY_SECONDS)
         if len(self._forwarded) >= FORWARDED_MAX:
             raise Overloaded(f"{FORWARDED_MAX} reads of long histories already wait; try again later.", _RETRY_SECONDS)
+        if is_from_page and len(self._of_pages) >= PAGES_FORWARDED_MAX:
+            raise Overloaded("Too many pages wait for visitors with long histories; try again later.", _RETRY_SECONDS)
         task = asyncio.create_task(self._send(request))
         self._forwarded.add(task)
+        if is_from_page:
+            self._of_pages.add(task)
         try:
             return await run_until_disconnect(request, _result_of(task))
         except asyncio.CancelledError:
@@ -78,6 +86,7 @@ class BackgroundReads:
             raise
         finally:
             self._forwarded.discard(task)
+            self._of_pages.discard(task)
             task.cancel()
 
     async def read_metrics(self) -> str | None:

@@ -17,7 +17,7 @@ from app.errors import Overloaded, SegueError
 from app.http.dependencies import get_services
 from app.http.responses import encode_json, problem_response
 from app.postgres.pool import UNREACHABLE
-from app.queries.replay_limit import HeavyRead
+from app.queries.replay_limit import HeavyPageRead, HeavyRead
 
 CLIENT_CLOSED_REQUEST: Final = 499
 """Status that nginx uses for a client that disconnected; it appears only in logs and metrics."""
@@ -43,11 +43,10 @@ async def _handle_segue_error(request: Request, error: Exception) -> Response:
 
 async def _forward_heavy_read(request: Request, error: Exception) -> Response:
     """Let the background process answer a read that is too heavy for this process."""
-    del error
     background_reads = get_services(request).background_reads
     assert background_reads is not None, "a process without a background process answers every read"
     try:
-        return await background_reads.forward(request)
+        return await background_reads.forward(request, is_from_page=isinstance(error, HeavyPageRead))
     except ClientDisconnect as disconnect:
         return await _handle_disconnect(request, disconnect)
     except SegueError as refusal:

@@ -15,6 +15,10 @@ class HeavyRead(Exception):
     """A read would occupy the process that serves ingestion for too long. The background process must answer it."""
 
 
+class HeavyPageRead(HeavyRead):
+    """A heavy read of a page. Anyone can cause such reads, so fewer of them may wait for the background process."""
+
+
 def check_replay_length(states: Iterable[bytes], messages_max: int, messages_skipped: int = 0) -> None:
     """Raise :class:`HeavyRead` if the customers with these stored states have more than ``messages_max`` messages.
 

@@ -17,8 +17,10 @@ from app.config import Settings
 from app.postgres.pool import Pool, snapshot
 from app.projection.fold import POINTS_UNLIMITED
 from app.projection.log_replay import replay_identities
+from app.projection.state import count_messages
 from app.queries.customer_state import Customer, StoredState, advance_to, build_customer
 from app.queries.customers import CustomerQueries
+from app.queries.replay_limit import HeavyRead
 from app.registry.registry import Registry
 from app.registry.visitor_tokens import Visitor
 from app.rules.engine.ruleset import Ruleset
@@ -98,12 +100,13 @@ class VisitorCustomers:
         self._customers = CustomerQueries(pool, registry, settings)
         self._registry = registry
         self._points_max = settings.series_points_max
+        self._messages_max = settings.read_messages_max
 
     async def read(self, visitors: Sequence[tuple[Visitor, bool]], now: int) -> list[VisitorCustomer]:
         """Return the visible part of each visitor's customer, in the same order.
 
         The second element of a pair is True if the visitor's write key trusts all claims; then the whole customer is
-        visible.
+        visible. Raise :class:`HeavyRead` if one visitor needs a replay of more than ``read_messages_max`` messages.
         """
         parts: list[VisitorCustomer | None] = [None] * len(visitors)
         trusting = [place for place, (_, trusts_identify) in enumerate(visitors) if trusts_identify]
@@ -128,7 +131,7 @@ class VisitorCustomers:
         if row.stored is None:
             return VisitorCustomer(None, row.is_claimed)
         return VisitorCustomer(
-            await self._build_from_stored_state(row, row.stored, now) or await self._replay(row, row.stored.id, now),
+            await self._build_from_stored_state(row, row.stored, now) or await self._replay(row, row.stored, now),
             row.is_claimed,
         )
 
@@ -141,13 +144,20 @@ class VisitorCustomers:
         state = await advance_to(self._pool, stored, ruleset, now, self._points_max)
         return None if state is None else build_customer(stored.id, (), (), state, ruleset, now, self._points_max)
 
-    async def _replay(self, row: _VisibleRow, customer_id: bytes, now: int) -> Customer | None:
+    async def _replay(self, row: _VisibleRow, stored: StoredState, now: int) -> Customer | None:
         """Fold the messages of the visible identities; return None if no message or too many are visible."""
+        is_long = count_messages(stored.state) > self._messages_max
         messages_max = REPLAYED_MESSAGES_MAX if row.has_other_messages else None
+        if is_long and messages_max is None:
+            raise HeavyRead
+        if is_long and messages_max is not None:
+            messages_max = min(messages_max, self._messages_max)
         async with snapshot(self._pool) as connection:
             ruleset: Ruleset = await self._registry.rules.read(connection)
             state = await replay_identities(connection, row.visible, ruleset, now, messages_max)
-        return None if state is None else build_customer(customer_id, (), (), state, ruleset, now, POINTS_UNLIMITED)
+        if state is None and is_long:
+            raise HeavyRead
+        return None if state is None else build_customer(stored.id, (), (), state, ruleset, now, POINTS_UNLIMITED)
 
 
 def identity_ids_of(visitor: Visitor) -> list[bytes]:
