@@ -16,6 +16,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
+from app.identity.clusters import NEVER, Cluster, LinkPlace, is_conflict_final, is_last
 from app.identity.customer_locks import CustomerRow, lock_customers_of
 from app.identity.graph import (
     ALIAS,
@@ -32,12 +33,6 @@ from app.identity.graph import (
 from app.identity.graph_writes import insert_identities
 from app.postgres.pool import Connection
 from app.touchpoint import Identity, LinkOrder, Message
-
-LinkPlace = tuple[int, int]
-"""(rank, instant): the first two elements of the order of a link."""
-
-NEVER: Final[LinkPlace] = (0, -1)
-"""Value of ``last_link`` for a customer without links. It is before the place of any link."""
 
 _OVERTAKEN_MAX: Final = 5
 _MANY_IDENTITIES: Final = 500
@@ -288,14 +283,6 @@ class _LoadedGraph:
         return reached
 
 
-class _Cluster(msgspec.Struct):
-    """A group, with the data that determines whether a link can be added without grouping again."""
-
-    group: Group
-    contested: bool
-    last_link: LinkPlace
-
-
 class _GraphUpdate:
     """Adds the links of one flush to the graph, one by one.
 
@@ -308,7 +295,7 @@ class _GraphUpdate:
         self.undecided: set[bytes] = set()
         self.newly_carried_ids: set[bytes] = set()
         self.changed_links: dict[tuple[bytes, bytes], Link] = {}
-        self.cluster_of: dict[bytes, _Cluster] = {}
+        self.cluster_of: dict[bytes, Cluster] = {}
         self.members_of: dict[bytes, list[IdentityNode]] = {}
         self._index_members()
 
@@ -344,49 +331,36 @@ class _GraphUpdate:
         if not is_active(self.loaded.nodes, link):
             link.joined = False
         elif cluster_a is cluster_b or cluster_a.group.can_join(cluster_b.group, link, self.caps):
-            if (cluster_a.contested or cluster_b.contested) and not self._is_last(link, cluster_a, cluster_b):
+            if (cluster_a.contested or cluster_b.contested) and not is_last(link, cluster_a, cluster_b):
                 self.undecided |= {link.weaker, link.stronger}
             elif cluster_a is not cluster_b:
                 cluster_a = cluster_b = self._join(cluster_a, cluster_b)
         else:
-            if not self._is_conflict_final(link, cluster_a, cluster_b):
+            if not is_conflict_final(link, cluster_a, cluster_b, self.caps):
                 self.undecided |= {link.weaker, link.stronger}
             link.joined = False
             cluster_a.contested = cluster_b.contested = True
         cluster_a.last_link = max(cluster_a.last_link, place)
         cluster_b.last_link = max(cluster_b.last_link, place)
 
-    @staticmethod
-    def _is_last(link: Link, cluster_a: _Cluster, cluster_b: _Cluster) -> bool:
-        """Return whether a link takes precedence over no link of the clusters. An alias does over later links."""
-        return link.kind == LINK and link.order[:2] > max(cluster_a.last_link, cluster_b.last_link)
-
-    def _is_conflict_final(self, link: Link, cluster_a: _Cluster, cluster_b: _Cluster) -> bool:
-        """Return whether a conflict changes no other link.
-
-        Only aliases join user_ids. So if both clusters have too many, an alias after all their aliases has no effect.
-        """
-        is_later = link.order[:2] > max(cluster_a.last_link, cluster_b.last_link)
-        return is_later and (link.kind == LINK or cluster_a.group.has_too_many_users(cluster_b.group, self.caps))
-
-    def _cluster_for(self, id: bytes) -> _Cluster:
+    def _cluster_for(self, id: bytes) -> Cluster:
         cluster = self.cluster_of.get(id)
         if cluster is not None:
             return cluster
         node = self.loaded.nodes[id]
         row = None if id in self.loaded.inserted_ids or node.customer is None else self.loaded.rows[node.customer]
         if row is None:
-            cluster = _Cluster(Group(node), False, NEVER)
+            cluster = Cluster(Group(node), False, NEVER)
         else:
             first, *more_members = self.members_of[row.id]
-            cluster = _Cluster(Group(first), row.contested, row.last_link)
+            cluster = Cluster(Group(first), row.contested, row.last_link)
             for member in more_members:
                 cluster.group.add_group(Group(member))
         for member in cluster.group.members:
             self.cluster_of[member.id] = cluster
         return cluster
 
-    def _join(self, cluster_a: _Cluster, cluster_b: _Cluster) -> _Cluster:
+    def _join(self, cluster_a: Cluster, cluster_b: Cluster) -> Cluster:
         if len(cluster_a.group.members) < len(cluster_b.group.members):
             cluster_a, cluster_b = cluster_b, cluster_a
         cluster_a.group.add_group(cluster_b.group)
@@ -411,7 +385,7 @@ class _GraphUpdate:
         group_all = partial(group_identities, nodes, links, self.caps)
         # Group many identities in a thread, because live requests share this event loop.
         for group in await asyncio.to_thread(group_all) if len(nodes) > _MANY_IDENTITIES else group_all():
-            cluster = _Cluster(group, False, NEVER)
+            cluster = Cluster(group, False, NEVER)
             for node in group.members:
                 self.cluster_of[node.id] = cluster
         for link in links:
@@ -434,11 +408,11 @@ class _GraphUpdate:
                 self._resolve_unchanged(id, resolution)
         return resolution
 
-    def _clusters(self) -> Iterable[_Cluster]:
+    def _clusters(self) -> Iterable[Cluster]:
         """Return the clusters without duplicates; ``cluster_of`` has one entry per identity."""
         return {id(cluster): cluster for cluster in self.cluster_of.values()}.values()
 
-    def _resolve_cluster(self, cluster: _Cluster, resolution: Resolution, former_customers: set[bytes]) -> None:
+    def _resolve_cluster(self, cluster: Cluster, resolution: Resolution, former_customers: set[bytes]) -> None:
         if self._is_unchanged(cluster):
             return
         customer = cluster.group.customer_id if cluster.group.exists else None
@@ -460,7 +434,7 @@ class _GraphUpdate:
                 cluster.last_link,
             )
 
-    def _is_unchanged(self, cluster: _Cluster) -> bool:
+    def _is_unchanged(self, cluster: Cluster) -> bool:
         """Return whether a cluster equals its stored customer, so that no write is needed."""
         first, *more_members = cluster.group.members
         row = (
