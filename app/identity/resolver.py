@@ -1,9 +1,8 @@
 """Identity resolution: finds, creates, merges and splits the customers of a whole flush at once.
 
-Most messages contain only known identities and links, and cost one lookup. A new link or alias extends the graph in
-place if its groups have no conflicts, or if it is a conflict and takes precedence over no link of both groups. An
-undone link, and other links of a group with conflicts, may change earlier decisions. :mod:`app.identity.graph` then
-groups the whole neighbourhood again.
+Most messages contain only known identities and links, and cost one lookup. A new link extends the graph in place if it
+joins its groups, or if it is a conflict and takes precedence over no link of both groups. Other conflicts, undone links
+and some aliases may change earlier decisions. :mod:`app.identity.graph` then groups the whole neighbourhood again.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from app.identity.clusters import NEVER, Cluster, LinkPlace, is_conflict_final, is_last
+from app.identity.clusters import NEVER, Cluster, LinkPlace, is_conflict_final, is_harmless
 from app.identity.customer_locks import CustomerRow, lock_customers_of
 from app.identity.graph import (
     ALIAS,
@@ -160,13 +159,13 @@ async def resolve_identities(
     """
     flush = _FlushIdentities(messages)
     pairs = sorted(flush.links)
-    loaded = _LoadedGraph()
+    loaded = LoadedGraph()
     await loaded.load(connection, sorted(flush.identities), pairs)
     missing = sorted(flush.identities.keys() - loaded.nodes.keys())
     if missing:
         loaded.add_inserted(await _insert_missing(connection, flush, missing))
         await loaded.load(connection, sorted(flush.identities.keys() - loaded.nodes.keys()), pairs)
-    graph = _GraphUpdate(loaded, caps)
+    graph = GraphUpdate(loaded, caps)
     for id in flush.carried_ids:
         graph.mark_carried(id)
     for link in sort_links(flush.links.values(), flush.identities.__getitem__):
@@ -178,9 +177,9 @@ async def resolve_identities(
 
 async def resolve_neighbourhood(connection: Connection, seeds: Sequence[bytes], caps: Caps) -> Resolution:
     """Group the neighbourhood of ``seeds`` again from its links, after a link was undone or restored."""
-    loaded = _LoadedGraph()
+    loaded = LoadedGraph()
     await loaded.load(connection, sorted(seeds), [])
-    graph = _GraphUpdate(loaded, caps)
+    graph = GraphUpdate(loaded, caps)
     graph.undecided.update(seeds)
     await graph.regroup_undecided(connection)
     return graph.build_resolution(seeds)
@@ -197,7 +196,7 @@ async def _insert_missing(
     return await insert_identities(connection, nodes)
 
 
-class _LoadedGraph:
+class LoadedGraph:
     """The part of the graph that has been read and locked. It grows if a neighbourhood must be grouped again."""
 
     def __init__(self) -> None:
@@ -283,13 +282,13 @@ class _LoadedGraph:
         return reached
 
 
-class _GraphUpdate:
+class GraphUpdate:
     """Adds the links of one flush to the graph, one by one.
 
     Identities whose group may depend on further links are collected in ``undecided``, for :meth:`regroup_undecided`.
     """
 
-    def __init__(self, loaded: _LoadedGraph, caps: Caps) -> None:
+    def __init__(self, loaded: LoadedGraph, caps: Caps) -> None:
         self.loaded = loaded
         self.caps = caps
         self.undecided: set[bytes] = set()
@@ -331,7 +330,7 @@ class _GraphUpdate:
         if not is_active(self.loaded.nodes, link):
             link.joined = False
         elif cluster_a is cluster_b or cluster_a.group.can_join(cluster_b.group, link, self.caps):
-            if (cluster_a.contested or cluster_b.contested) and not is_last(link, cluster_a, cluster_b):
+            if not is_harmless(link, cluster_a, cluster_b):
                 self.undecided |= {link.weaker, link.stronger}
             elif cluster_a is not cluster_b:
                 cluster_a = cluster_b = self._join(cluster_a, cluster_b)
@@ -353,7 +352,7 @@ class _GraphUpdate:
             cluster = Cluster(Group(node), False, NEVER)
         else:
             first, *more_members = self.members_of[row.id]
-            cluster = Cluster(Group(first), row.contested, row.last_link)
+            cluster = Cluster(Group(first), row.contested, row.last_link, row.last_link)
             for member in more_members:
                 cluster.group.add_group(Group(member))
         for member in cluster.group.members:
@@ -366,6 +365,7 @@ class _GraphUpdate:
         cluster_a.group.add_group(cluster_b.group)
         cluster_a.contested |= cluster_b.contested
         cluster_a.last_link = max(cluster_a.last_link, cluster_b.last_link)
+        cluster_a.last_stored_link = max(cluster_a.last_stored_link, cluster_b.last_stored_link)
         for node in cluster_b.group.members:
             self.cluster_of[node.id] = cluster_a
         return cluster_a

@@ -56,6 +56,16 @@ async def test_worker_decides_links_of_a_large_neighbourhood(database_url: str) 
         assert await pipeline.groups("") == customers([*shared, late, quiet], CAPS)
 
 
+async def test_own_device_in_a_large_neighbourhood_is_linked_at_once(database_url: str) -> None:
+    """Pages can claim the addresses of many users, so conflicts must not delay what servers send about these users."""
+    shared = [claim(100 + number, f"u{number}", "device") for number in range(30)]
+    own = [claim(number, f"u{number}", f"own-{number}") for number in range(30)]
+    async with running_pipeline(database_url, NOW, neighbours_max=NEIGHBOURS_MAX) as pipeline:
+        assert await send_all(pipeline, shared)
+        assert await send_all(pipeline, own), "a link that joins its groups changes no conflict"
+        assert await pipeline.groups("") == customers([*shared, *own], CAPS)
+
+
 async def test_aliases_beyond_the_maximum_need_no_neighbourhood(database_url: str) -> None:
     aliases = [claim(number, "hub", previous=f"p{number}") for number in range(40)]
     async with running_pipeline(
