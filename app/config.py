@@ -233,7 +233,11 @@ class Settings(BaseSettings):
     public_traits: tuple[str, ...] = Field((), description="Declared traits that pages may read, as a JSON list.")
     visitor_token_seconds: int = Field(3_600, ge=10, le=604_800, description="Lifetime of a visitor token, in seconds.")
     streams_max: int = Field(1_000, ge=0, description="Maximum number of open streams of /v1/me per process.")
-    key_rate: Rate = Field("60000/minute", description="Rate limit of requests with one public write key.")
+    key_rate: Rate = Field(
+        "60000/minute",
+        description="Rate limit of requests with one public write key; beyond it, addresses that have sent more than a "
+        "hundredth of it are refused.",
+    )
     server_key_rate: Rate = Field("600000/minute", description="Rate limit of requests with one server key.")
     address_rate: Rate = Field(
         "1200/minute",

@@ -22,6 +22,9 @@ from app.touchpoint import SECOND, Trust
 COUNTERS_MAX: Final = 100_000
 """Maximum number of counters; beyond it the oldest are evicted, so a client with more addresses evades the limit."""
 
+KEY_SHARES: Final = 100
+"""Above the limit of a public key, an address may send the limit divided by this number."""
+
 _SENDERS: Final = {"server_key": "server key", "server_address": "address"}
 _NETWORK_BITS: Final = 64
 
@@ -95,9 +98,23 @@ class RateLimits:
             for name in ("key", "server_key", "address", "server_address", "visitor")
             if (rate := getattr(settings, f"{name}_rate"))
         }
+        if "key" in self._limits:
+            rate = self._limits["key"][0]
+            share = type(rate)(max(rate.amount // KEY_SHARES, 1), rate.multiples)
+            self._limits["key_share"] = share, FixedWindowRateLimiter(CounterStorage(now))
 
-    async def count_key(self, write_key: str, trust: Trust) -> None:
-        await self._count_request("server_key" if trust == "server" else "key", write_key)
+    async def count_key(self, write_key: str, trust: Trust, address: str | None = None) -> None:
+        """Count a request with a write key.
+
+        Above the limit of a public key, addresses with few requests are still served: anyone can copy the key from a
+        page, so one client could otherwise use up the limit of all visitors.
+        """
+        if trust == "server":
+            await self._count_request("server_key", write_key)
+            return
+        is_small_sender = address is not None and await self._is_within("key_share", write_key, group_address(address))
+        if not await self._is_within("key", write_key) and not is_small_sender:
+            raise await self._build_error("key", write_key)
 
     async def count_address(self, address: str | None) -> None:
         """Count a request of a page's visitor."""
@@ -115,20 +132,22 @@ class RateLimits:
         await self._count_request("visitor", source, id)
 
     async def _count_request(self, name: str, *identifiers: str) -> None:
-        limit = self._limits.get(name)
-        if limit is None:
-            return
-        rate, limiter = limit
-        if not await limiter.hit(rate, *identifiers):
-            raise RateLimited(
-                f"This {_SENDERS.get(name, name)} sent more than {_describe_rate(rate)}; retry after the seconds in "
-                "Retry-After.",
-                await self._find_seconds_left(rate, limiter, *identifiers),
-            )
+        if not await self._is_within(name, *identifiers):
+            raise await self._build_error(name, *identifiers)
 
-    async def _find_seconds_left(self, rate: RateLimitItem, limiter: FixedWindowRateLimiter, *identifiers: str) -> int:
+    async def _is_within(self, name: str, *identifiers: str) -> bool:
+        """Count a request, and return whether it is within the limit. Without a limit, every request is."""
+        limit = self._limits.get(name)
+        return limit is None or await limit[1].hit(limit[0], *identifiers)
+
+    async def _build_error(self, name: str, *identifiers: str) -> RateLimited:
+        rate, limiter = self._limits[name]
         end = await limiter.storage.get_expiry(rate.key_for(*identifiers))
-        return max(1, ceil(end - self._now() / SECOND))
+        return RateLimited(
+            f"This {_SENDERS.get(name, name)} sent more than {_describe_rate(rate)}; retry after the seconds in "
+            "Retry-After.",
+            max(1, ceil(end - self._now() / SECOND)),
+        )
 
 
 def _describe_rate(rate: RateLimitItem) -> str:

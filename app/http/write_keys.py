@@ -32,7 +32,7 @@ async def authenticate_write_key(request: Request, services: Services, *keys: st
         Unauthorized: no key is valid.
         OriginNotAllowed: the Origin header is not one that the key allows. Only browsers send a reliable Origin: this
             check stops other websites from using the key, not other programs.
-        RateLimited: the key exceeds its rate limit.
+        RateLimited: the key exceeds its rate limit, and the address is not one of few requests.
     """
     presented_keys = [key for key in keys if key]
     for key in presented_keys:
@@ -41,7 +41,8 @@ async def authenticate_write_key(request: Request, services: Services, *keys: st
             origin = request.headers.get("origin")
             if origin is not None and not grant.allows_origin(origin):
                 raise OriginNotAllowed(f"The write key does not allow the origin {origin[:200]}.")
-            await services.rate_limits.count_key(key, grant.source.trust)
+            address = request.client.host if request.client is not None else None
+            await services.rate_limits.count_key(key, grant.source.trust, address)
             return key, grant
     for key in presented_keys:
         if await services.registry.access.is_secret_key(key):

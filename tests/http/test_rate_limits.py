@@ -75,6 +75,19 @@ async def test_key_rate(settings: Settings, clock: FrozenClock) -> None:
         assert (await service.client.post("/v1/track", json=body, auth=keyed)).status_code == 200
 
 
+async def test_public_key_above_its_rate_serves_quiet_addresses(settings: Settings, clock: FrozenClock) -> None:
+    async with limited(settings, clock, key_rate="200/minute") as service:
+        keyed = (service.keys.write_key, "")
+        body = {"type": "track", "event": "Looked", "userId": "user-1"}
+        async with from_address(service, "192.0.2.1") as attacker, from_address(service, "192.0.2.2") as visitor:
+            statuses = [(await attacker.post("/v1/track", auth=keyed)).status_code for _ in range(220)]
+            assert statuses == [400] * 200 + [429] * 20
+            visits = [(await visitor.post("/v1/track", json=body, auth=keyed)).status_code for _ in range(3)]
+            assert visits == [200, 200, 429]
+            clock.instant += 60 * SECOND
+            assert (await visitor.post("/v1/track", json=body, auth=keyed)).status_code == 200
+
+
 async def test_address_rate(settings: Settings, clock: FrozenClock) -> None:
     async with limited(settings, clock, address_rate="2/minute") as service:
         async with from_address(service, "192.0.2.1") as one, from_address(service, "192.0.2.2") as two:
