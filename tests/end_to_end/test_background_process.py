@@ -126,12 +126,16 @@ async def test_ingestion_does_not_wait_for_a_preview(hot_server: Server) -> None
 
 async def test_hot_customer_does_not_delay_others(make_server: MakeServer, database_url: str) -> None:
     """A long history, late touchpoints and reads, with a quiet customer beside; tests/hostile has the tight bounds."""
-    server = make_server(database_url, SEGUE_BACKGROUND_PROCESS="true", SEGUE_FLUSH_EVALUATIONS_MAX="5000").start()
+    # A message needs up to 26 evaluations. So a batch of 1,000 reaches the limit, and a replay from the last
+    # checkpoint, which is the end of the history, does not.
+    server = make_server(database_url, SEGUE_BACKGROUND_PROCESS="true", SEGUE_FLUSH_EVALUATIONS_MAX="10000").start()
     async with server.client() as client:
         await define_rules(client, 1)
         async with quiet_customer(server) as latencies:
-            assert await send_history_of(client, USER, 3_000, days=3) > 0, "the limit of evaluations is never reached"
+            unprojected = await send_history_of(client, USER, 3_000, days=3, size=1_000)
+            assert unprojected > 0, "the limit of evaluations is never reached"
             await wait_until_projected(client, 60)
+            await asyncio.sleep(1)  # A message that is late by a second must not be earlier than that checkpoint.
             for number in range(20):
                 assert (await send_one(client, USER, 10**9 + number, seconds_late=number % 2))[1]
             assert await median_read_seconds(client) < 1
